@@ -1,0 +1,1 @@
+"""One tokenizer a modality; each encodes and decodes."""

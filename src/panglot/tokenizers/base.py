@@ -1,0 +1,188 @@
+"""The contract every tokenizer keeps, and `Codes`, the value it produces.
+
+A tokenizer cuts one kind of media into integers of a few small alphabets and turns any legal arrangement of them back
+into media. `Codes` is what passes between the two halves: integer arrays, the small header that decoding needs, and
+nothing else - no reference to a model, so it can be written to a file (`panglot.tokenfile`) or to a stream.
+
+Not here: how any medium is cut (the sibling modules), id ranges of several alphabets in one vocabulary, and weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+ABSENT = -1
+"""The value of a block that was left out of a finer level; it costs no code, only its split flag."""
+
+HeaderValue = str | int | float | bool | None
+
+
+class CodesError(ValueError):
+    """Codes that no tokenizer could have produced: a value out of range, a wrong shape, a missing header field."""
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """A named set of `size` symbols, 0 .. size-1. `bits` is what one symbol costs in a token file."""
+
+    name: str
+    size: int
+
+    @property
+    def bits(self) -> int:
+        return max(1, (self.size - 1).bit_length())
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """What a medium became.
+
+    modality: "text", "image", "audio", "video", or "change" (the part of a video between keyframes).
+    header:   JSON-able facts decoding needs (size, rate, duration); a handful of scalars.
+    arrays:   alphabet name -> int32 array, in stream order, coarse to fine. ABSENT marks a block left out.
+    children: parts in stream order; only a video has them (its keyframes, changes and spans of sound).
+
+    Two codes are equal when all four are equal element by element.
+    """
+
+    modality: str
+    header: Mapping[str, HeaderValue] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    children: tuple[Codes, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Codes)
+            and self.modality == other.modality
+            and dict(self.header) == dict(other.header)
+            and list(self.arrays) == list(other.arrays)
+            and all(np.array_equal(a, other.arrays[name]) for name, a in self.arrays.items())
+            and self.children == other.children
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def walk(self) -> Iterator[Codes]:
+        """This value and everything below it, in stream order."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def tokens(self) -> dict[str, int]:
+        """Tokens per alphabet, split flags included: what this value costs in a stream."""
+        total: dict[str, int] = {}
+        for part in self.walk():
+            for name, array in part.arrays.items():
+                total[name] = total.get(name, 0) + int((array != ABSENT).sum())
+            flags = sum(split_flags(array).size for array in part.arrays.values())
+            if flags:
+                total["split"] = total.get("split", 0) + flags
+        return total
+
+    def bits(self, alphabets: Iterable[Alphabet]) -> int:
+        """Raw bits of all tokens, at the true bit width of each alphabet."""
+        width = {a.name: a.bits for a in (*alphabets, SPLIT)}
+        return sum(n * width[name] for name, n in self.tokens().items())
+
+
+SPLIT = Alphabet("split", 16)
+"""Which blocks of a 2x2 group are present: bit 0 top left, 1 top right, 2 bottom left, 3 bottom right."""
+
+
+def split_flags(array: np.ndarray) -> np.ndarray:
+    """Presence of the blocks of one level as symbols of `SPLIT`, coarse to fine.
+
+    array: int [h, w] (other shapes, and arrays in which all blocks are present, have no flags).
+    Returns int32 [n]: a quadtree of presence. Its roots, 8x8 blocks each, come first in raster order; then, level by
+    level, a symbol for every group that its parent says is not empty.
+    """
+    present = array != ABSENT
+    if array.ndim != 2 or bool(present.all()):
+        return np.zeros(0, np.int32)
+    levels = [present]
+    for _ in range(3):
+        levels.append(_pool(levels[-1]))
+    flags = []
+    for finer, coarser in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        symbols = _symbols(finer)
+        flags.append(symbols.ravel() if coarser is levels[-1] else symbols[coarser])
+    return np.concatenate(flags).astype(np.int32)
+
+
+def _groups(present: np.ndarray) -> np.ndarray:
+    """bool [h, w] -> bool [ceil(h/2), ceil(w/2), 2, 2], padded with False."""
+    h, w = present.shape
+    padded = np.pad(present, ((0, h % 2), (0, w % 2)))
+    return padded.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).transpose(0, 2, 1, 3)
+
+
+def _pool(present: np.ndarray) -> np.ndarray:
+    return _groups(present).any((2, 3))
+
+
+def _symbols(present: np.ndarray) -> np.ndarray:
+    return (_groups(present).reshape(*_groups(present).shape[:2], 4) * np.array([1, 2, 4, 8])).sum(-1)
+
+
+M = TypeVar("M")
+
+
+class Tokenizer(ABC, Generic[M]):
+    """Encode and decode one kind of media.
+
+    Properties every tokenizer keeps, tested by `panglot.testing.TokenizerContract`:
+    encoding is deterministic; a batch encodes as its members do alone; `join(encode_stream(chunks))` equals
+    `encode(whole)`; decoding returns the size, rate and duration that were encoded; every code is in range; every
+    array of in-range codes decodes.
+    """
+
+    modality: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        """The alphabets whose symbols `encode` may return, in stream order."""
+
+    @abstractmethod
+    def encode(self, media: M, **options: Any) -> Codes:
+        """The codes of one medium. Options only ever leave codes out (`stride`, `depth`)."""
+
+    @abstractmethod
+    def decode(self, codes: Codes) -> M:
+        """Media of the size, rate and duration in the header. Raises CodesError on codes that cannot be."""
+
+    @abstractmethod
+    def count(self, media: Any, **options: Any) -> dict[str, int]:
+        """Tokens per alphabet that `encode` would return, from the size alone (a medium or a `MediaInfo`).
+
+        Exact where the codes do not depend on content; an upper bound for video, whose unchanged blocks cost nothing.
+        """
+
+    @abstractmethod
+    def encode_stream(self, chunks: Iterable[M], **options: Any) -> Iterator[Codes]:
+        """Codes as soon as they are known, from consecutive pieces of one medium; state is carried between pieces."""
+
+    @abstractmethod
+    def join(self, pieces: Iterable[Codes]) -> Codes:
+        """The pieces of `encode_stream` as one value, equal to what `encode` of the whole returns."""
+
+    def encode_batch(self, media: Iterable[M], **options: Any) -> list[Codes]:
+        """Codes of several media; equal to encoding each alone."""
+        return [self.encode(m, **options) for m in media]
+
+    def check(self, codes: Codes) -> None:
+        """Raise CodesError unless every array belongs to an alphabet and every code is in its range."""
+        sizes = {a.name: a.size for a in self.alphabets}
+        for part in codes.walk():
+            for name, array in part.arrays.items():
+                if name not in sizes:
+                    raise CodesError(f"alphabet {name!r} is not one of this tokenizer's: {', '.join(sizes)}")
+                if array.size and not (ABSENT <= int(array.min()) and int(array.max()) < sizes[name]):
+                    raise CodesError(
+                        f"codes of {name} run from {array.min()} to {array.max()}, legal are 0 to {sizes[name] - 1}"
+                    )
