@@ -10,7 +10,7 @@ Not here: how any medium is cut (the sibling modules), id ranges of several alph
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -114,6 +114,30 @@ def split_flags(array: np.ndarray) -> np.ndarray:
     return np.concatenate(flags).astype(np.int32)
 
 
+def join_flags(shape: tuple[int, int], take: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Which blocks of a level are present: the inverse of `split_flags`.
+
+    shape: h, w of the level. take(n): the next n symbols of `SPLIT`; how many there are is known only while they are read.
+    Returns bool [h, w]. Raises CodesError on symbols that `split_flags` never gives.
+    """
+    sizes = [shape]
+    for _ in range(3):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    present = np.ones(sizes[3], bool)
+    for finer in (2, 1, 0):
+        symbols = np.zeros(present.shape, np.int32)
+        symbols[present] = take(int(present.sum()))
+        if finer < 2 and not symbols[present].all():
+            raise CodesError("a split flag says that a group is empty, its parent that it is not")
+        h, w = sizes[finer]
+        blocks = (symbols[..., None] >> np.arange(4) & 1).astype(bool).reshape(*symbols.shape, 2, 2)
+        grid = blocks.transpose(0, 2, 1, 3).reshape(2 * symbols.shape[0], 2 * symbols.shape[1])
+        if grid[h:].any() or grid[:, w:].any():
+            raise CodesError(f"a split flag names a block outside the level of {h} x {w} blocks")
+        present = grid[:h, :w]
+    return present
+
+
 def _groups(present: np.ndarray) -> np.ndarray:
     """bool [h, w] -> bool [ceil(h/2), ceil(w/2), 2, 2], padded with False."""
     h, w = present.shape
@@ -182,6 +206,8 @@ class Tokenizer(ABC, Generic[M]):
             for name, array in part.arrays.items():
                 if name not in sizes:
                     raise CodesError(f"alphabet {name!r} is not one of this tokenizer's: {', '.join(sizes)}")
+                if not np.issubdtype(array.dtype, np.integer):
+                    raise CodesError(f"codes of {name} are {array.dtype}, must be integers")
                 if array.size and not (ABSENT <= int(array.min()) and int(array.max()) < sizes[name]):
                     raise CodesError(
                         f"codes of {name} run from {array.min()} to {array.max()}, legal are 0 to {sizes[name] - 1}"
