@@ -1,0 +1,164 @@
+"""Media to codes and back, with the shipped tokenizers: in memory, and from file to file.
+
+The functions on files read and write sound and video piece by piece, so that memory does not grow with their length.
+Not here: what a level is and how it is coded (`panglot.tokenizers`), and the bytes of a token file
+(`panglot.tokenfile`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from panglot import media, tokenfile
+from panglot.media import Audio, Image, MediaInfo, Text, Video
+from panglot.tokenizers import tokenizer
+from panglot.tokenizers.base import Alphabet, Codes
+
+Media: TypeAlias = Text | Image | Audio | Video
+Progress: TypeAlias = Callable[[float], None]
+"""Called with the part that is done, 0 to 1."""
+
+SUFFIX = {"text": ".txt", "image": ".png", "audio": ".wav", "video": ".mp4"}
+SUFFIXES = {
+    "text": (".txt",),
+    "image": (".png", ".jpg", ".jpeg", ".webp"),
+    "audio": (".wav", ".flac", ".ogg"),
+    "video": (".mp4",),
+}
+"""What decoded media can be saved as; the first is the default."""
+
+
+class OptionError(ValueError):
+    """An option that no tokenizer has: a stride between two levels, a depth beyond the last code, no frames a second."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to leave out. None leaves nothing out; an option that a modality does not have is ignored for it.
+
+    stride: the image pyramid ends at this stride in pixels (image, video).
+    depth:  so many codes a frame of sound (audio, video).
+    fps:    at most so many pictures a second (video).
+    """
+
+    stride: int | None = None
+    depth: int | None = None
+    fps: float | None = None
+
+    def of(self, modality: str) -> dict[str, Any]:
+        """The options of one modality's `encode`. Raises OptionError for a value it does not offer."""
+        chosen: dict[str, Any] = {}
+        if self.stride is not None and modality in ("image", "video"):
+            if self.stride not in strides():
+                raise OptionError(f"--stride {self.stride}: choose one of {_listed(strides())}")
+            chosen["stride"] = self.stride
+        if self.depth is not None and modality in ("audio", "video"):
+            if self.depth not in depths():
+                raise OptionError(f"--depth {self.depth}: choose a number from 1 to {depths()[-1]}")
+            chosen["depth"] = self.depth
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise OptionError(f"--fps {self.fps:g}: choose a number above 0")
+        return chosen
+
+
+def strides() -> tuple[int, ...]:
+    """Strides of the image pyramid in pixels, coarse to fine."""
+    return tuple(int(a.name.partition("/")[2]) for a in tokenizer("image").alphabets if a.name.startswith("image/"))
+
+
+def depths() -> tuple[int, ...]:
+    """Numbers of codes that a frame of sound can have: 1 to K."""
+    return tuple(range(1, len(tokenizer("audio").alphabets) + 1))
+
+
+def encode(media: Media, **options: Any) -> Codes:
+    """The codes of one medium in memory. Options: `stride` (image, video), `depth` (audio, video)."""
+    return tokenizer(media.modality).encode(media, **options)
+
+
+def decode(codes: Codes) -> Media:
+    """The medium that codes stand for. Raises CodesError where they cannot be decoded."""
+    return tokenizer(codes.modality).decode(codes)
+
+
+def write_tokens(path: str | os.PathLike[str], codes: Codes | Sequence[Codes]) -> None:
+    """Write one message, or several in order, to a token file (`docs/format.md`); all of it or nothing."""
+    parts = [codes] if isinstance(codes, Codes) else list(codes)
+    tokenfile.write(path, parts, alphabets(parts))
+
+
+def read_tokens(path: str | os.PathLike[str]) -> list[Codes]:
+    """The messages of a token file. Raises TokenFileError, which names the file and the fault."""
+    return tokenfile.read(path)
+
+
+def alphabets(codes: Iterable[Codes]) -> tuple[Alphabet, ...]:
+    """The alphabets of the tokenizers that these codes came from, without repetition."""
+    found = {a.name: a for part in codes for a in tokenizer(part.modality).alphabets}
+    return tuple(found.values())
+
+
+def encode_file(path: str | os.PathLike[str], options: Options, progress: Progress | None = None) -> Codes:
+    """The codes of one file. Sound and video are read as a stream and never lie whole in memory."""
+    info = media.probe(path)
+    chosen = options.of(info.modality)
+    coder = tokenizer(info.modality)
+    if info.modality in ("text", "image"):
+        return coder.encode(media.open(path), **chosen)
+    chunks = media.open_stream(path, fps=options.fps)
+    return coder.join(coder.encode_stream(reported(chunks, info, progress), **chosen))
+
+
+def decode_file(codes: Codes, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+    """Decode codes into one file, its format chosen by the suffix of `path`; all of it or nothing."""
+    coder = tokenizer(codes.modality)
+    if codes.modality in ("text", "image"):
+        media.save(coder.decode(codes), path)
+    else:
+        media.save_stream(reported(coder.decode_stream(codes), seconds(codes), progress), path)
+
+
+def seconds(codes: Codes) -> float:
+    """How long the sound or video of these codes lasts, from their header; 0 where they have no duration."""
+    header = codes.header
+    for length, rate in (("frames", "fps"), ("samples", "rate")):
+        if header.get(length) and header.get(rate):
+            return float(header[length] or 0) / float(header[rate] or 1)
+    return 0.0
+
+
+def reported(
+    chunks: Iterable[Audio | Video], length: MediaInfo | float, progress: Progress | None
+) -> Iterator[Audio | Video]:
+    """Pass pieces of sound or video on, and say after each how far through `length` (seconds) they are."""
+    total = length if isinstance(length, float) else (length.duration or 0.0)
+    done = 0.0
+    for chunk in chunks:
+        yield chunk
+        done += chunk.info.duration or 0.0
+        if progress and total:
+            progress(min(1.0, done / total))
+
+
+def output_format(codes: Codes, wanted: str | None) -> str:
+    """The suffix to decode into: the default of the modality, or `wanted` ("png", ".png") if it fits."""
+    if wanted is None:
+        return SUFFIX[codes.modality]
+    suffix = "." + wanted.lower().lstrip(".")
+    if suffix not in SUFFIXES[codes.modality]:
+        names = ", ".join(s[1:] for s in SUFFIXES[codes.modality])
+        raise OptionError(f"--format {wanted}: {codes.modality} can be saved as {names}")
+    return suffix
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """The name of a file without its folder and last suffix."""
+    return Path(path).stem
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
