@@ -1,0 +1,112 @@
+"""Training material for the recipes: pictures, sound and clips found under a data folder, held in memory.
+
+Every folder below `DATA/train` that has a `metadata.jsonl` is read (Hugging Face folder convention). Not here: any
+model, any loss.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+
+PICTURES = {
+    "caltech101": 0.40,
+    "grocery": 0.18,
+    "skimage": 0.16,
+    "noto": 0.06,
+    "fxemoji": 0.05,
+    "signdigits": 0.03,
+    "clips": 0.10,
+    "mnist": 0.02,
+}
+"""How often a crop comes from each set; the 11 large photographs of skimage and the clips give far more than one."""
+
+
+def listed(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """The files of one folder with their rows."""
+    for line in (folder / "metadata.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        yield folder / row["file_name"], row
+
+
+def pictures(data: Path, limit: int = 6000) -> dict[str, list[bytes]]:
+    """The encoded bytes of every training picture by set, at most `limit` a set; clips as PNG stills."""
+    out: dict[str, list[bytes]] = {}
+    for name in PICTURES:
+        if name == "clips":
+            continue
+        out[name] = [path.read_bytes() for path, _ in listed(data / "train" / name)][:limit]
+    out["clips"] = [_png(f) for clip in clips(data) for f in clip[::12]]
+    return out
+
+
+def _png(frame: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(frame).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
+
+
+def clips(data: Path, short_side: int = 270) -> Iterator[np.ndarray]:
+    """Training clips as uint8 [T, H, W, 3], scaled so that the short side is at most `short_side`."""
+    import av
+
+    for name in ("asl_words", "mdn_video", "sam2vid"):
+        for path, _ in listed(data / "train" / name):
+            with av.open(str(path)) as container:
+                frames = []
+                for frame in container.decode(video=0):
+                    scale = min(1.0, short_side / min(frame.width, frame.height))
+                    size = (round(frame.width * scale), round(frame.height * scale))
+                    image = frame.to_image()
+                    frames.append(np.asarray(image.resize(size, Pillow.Resampling.BOX) if scale < 1 else image))
+            yield np.stack(frames)
+
+
+def crop(blob: bytes, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square uint8 [size, size, 3] of a picture: placed, mirrored and scaled at random.
+
+    Half of the crops are enlarged by up to 2, because small pictures are sharper a pixel than whole photographs are.
+    """
+    image = Pillow.open(io.BytesIO(blob))
+    if image.mode in ("RGBA", "LA", "P"):
+        image = image.convert("RGBA")
+        paper = Pillow.new("RGBA", image.size, (*rng.integers(0, 256, 3).tolist(), 255))
+        image = Pillow.alpha_composite(paper, image)
+    image = image.convert("RGB")
+    zoom = 2 ** rng.uniform(0, 1) if rng.random() < 0.5 else 1.0
+    side = max(8, round(size / zoom))
+    side = min(side, *image.size)
+    if min(image.size) > 2 * size and rng.random() < 0.4:
+        side = int(rng.integers(size, min(image.size) + 1))
+    x = int(rng.integers(0, image.width - side + 1))
+    y = int(rng.integers(0, image.height - side + 1))
+    image = image.crop((x, y, x + side, y + side))
+    if side != size:
+        image = image.resize((size, size), Pillow.Resampling.BICUBIC if side < size else Pillow.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+
+class PictureBatches:
+    """Batches of random crops, a pure function of (seed, step), so that a resumed run sees what it would have seen."""
+
+    def __init__(self, sets: dict[str, list[bytes]], size: int, batch: int, seed: int):
+        self.names = [n for n in PICTURES if sets.get(n)]
+        weights = np.array([PICTURES[n] for n in self.names])
+        self.weights = weights / weights.sum()
+        self.sets, self.size, self.batch, self.seed = sets, size, batch, seed
+
+    def __call__(self, step: int) -> np.ndarray:
+        """float32 [batch, 3, size, size] in [-1, 1]"""
+        rng = np.random.default_rng([self.seed, step])
+        picks = rng.choice(len(self.names), self.batch, p=self.weights)
+        crops = []
+        for pick in picks:
+            blobs = self.sets[self.names[pick]]
+            crops.append(crop(blobs[int(rng.integers(len(blobs)))], self.size, rng))
+        return np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1

@@ -1,0 +1,153 @@
+"""Images as a pyramid of codes: strides 32, 16 and 8, coarse to fine, any size up to the limit of `media`.
+
+A picture is cut into tiles that overlap, each tile runs through `Pyramid` with a margin of context that is thrown away
+after, so memory is bounded, codes do not depend on what else is encoded, and tile borders see what whole pictures see.
+
+Not here: the network (`pyramid.py`), the choice of which blocks deserve codes (a later part), files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from panglot.media import Image
+from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer
+from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
+from panglot.tokenizers.weights import ASSETS, read_weights
+
+TILE = 768
+"""Pixels a side that one pass of the network covers, without its margin."""
+
+MARGIN = 128
+"""Context around a tile, in pixels. What lies further away changes a decoded pixel by less than one grey level."""
+
+
+class ImageTokenizer(Tokenizer[Image]):
+    """Codes "image/32", "image/16", "image/8": int32 [ceil(H/s), ceil(W/s)], ABSENT allowed in the finer two.
+
+    encode(image, stride=8) stops after the level of that stride (32, 16 or 8). Memory beyond the picture itself is
+    bounded by the tile; a picture costs ceil(H/s) * ceil(W/s) tokens a level.
+    """
+
+    modality = "image"
+
+    def __init__(self, network: Pyramid):
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> ImageTokenizer:
+        """From a weights file, by default the one shipped. Raises WeightsError."""
+        tensors, config = read_weights(path or ASSETS / "image.safetensors")
+        network = Pyramid(PyramidConfig.from_dict(config))
+        network.load_state_dict(tensors)
+        return cls(network)
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        sizes = (level.fsq.size for level in self.network.levels)
+        return (*(Alphabet(f"image/{s}", n) for s, n in zip(STRIDES, sizes, strict=True)), SPLIT)
+
+    def count(self, media: Any, stride: int = 8) -> dict[str, int]:
+        """Tokens per alphabet of an Image or a MediaInfo."""
+        info = media.info if isinstance(media, Image) else media
+        return {f"image/{s}": -(-info.height // s) * -(-info.width // s) for s in strides_down_to(stride)}
+
+    def encode(self, media: Image, stride: int = 8) -> Codes:
+        used = strides_down_to(stride)
+        height, width = media.pixels.shape[:2]
+        grids = {s: np.empty((-(-height // s), -(-width // s)), np.int32) for s in used}
+        for top, left in _tiles(height, width):
+            y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
+            pixels = media.pixels[y0 : top + TILE + MARGIN, x0 : left + TILE + MARGIN]
+            with torch.inference_mode():
+                _, codes = self.network(to_tensor(pixels), stride=stride)
+            for s, code in zip(used, codes, strict=True):
+                target = grids[s][top // s : (top + TILE) // s, left // s : (left + TILE) // s]
+                y, x = (top - y0) // s, (left - x0) // s
+                target[:] = code[0, y : y + target.shape[0], x : x + target.shape[1]].numpy()
+        return Codes("image", {"height": height, "width": width}, {f"image/{s}": grids[s] for s in used})
+
+    def decode(self, codes: Codes) -> Image:
+        height, width, grids = self._checked(codes)
+        pixels = np.empty((height, width, 3), np.uint8)
+        for top, left in _tiles(height, width):
+            y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
+            y1, x1 = min(height, top + TILE + MARGIN), min(width, left + TILE + MARGIN)
+            cut = [_cut(grid, s, (y0, y1), (x0, x1)) for s, grid in zip(STRIDES, grids, strict=False)]
+            with torch.inference_mode():
+                picture = self.network.decode(cut)[-1]
+            target = pixels[top : top + TILE, left : left + TILE]
+            y, x = top - y0, left - x0
+            target[:] = to_pixels(picture[0, :, y : y + target.shape[0], x : x + target.shape[1]])
+        return Image(pixels)
+
+    def _checked(self, codes: Codes) -> tuple[int, int, list[np.ndarray]]:
+        self.check(codes)
+        size = codes.header.get("height"), codes.header.get("width")
+        height, width = size
+        if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+            raise CodesError(f"image codes say {size[0]} x {size[1]} pixels; height and width must be whole and positive")
+        names = [f"image/{s}" for s in STRIDES][: len(codes.arrays)]
+        if not names or list(codes.arrays) != names:
+            raise CodesError(f"image codes need the levels image/32, image/16, image/8 or a prefix, not {list(codes.arrays)}")
+        grids = list(codes.arrays.values())
+        for s, grid in zip(STRIDES, grids, strict=False):
+            shape = (-(-height // s), -(-width // s))
+            if grid.shape != shape:
+                raise CodesError(f"image/{s} has shape {grid.shape}, a {width} x {height} picture needs {shape}")
+        return height, width, grids
+
+    def encode_stream(self, chunks: Iterable[Image], stride: int = 8) -> Iterator[Codes]:
+        """An image is one piece: its codes appear once all its rows, stacked from the chunks, are there."""
+        rows = [chunk.pixels for chunk in chunks]
+        if rows:
+            yield self.encode(Image(np.concatenate(rows)), stride=stride)
+
+    def join(self, pieces: Iterable[Codes]) -> Codes:
+        (whole,) = pieces
+        return whole
+
+
+def strides_down_to(stride: int) -> tuple[int, ...]:
+    """(32,), (32, 16) or (32, 16, 8). Raises CodesError for any other stride."""
+    if stride not in STRIDES:
+        raise CodesError(f"stride {stride} is not a level of the pyramid: use 32, 16 or 8")
+    return STRIDES[: STRIDES.index(stride) + 1]
+
+
+def _tiles(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Top left corners of the tiles. A rest of less than a margin joins no other tile: the margin carries it."""
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            yield top, left
+
+
+def _cut(grid: np.ndarray, stride: int, rows: tuple[int, int], columns: tuple[int, int]) -> torch.Tensor:
+    """The codes [1, h, w] over a window of pixels, filled up with ABSENT to whole blocks of the coarsest stride."""
+    (y0, y1), (x0, x1) = rows, columns
+    part = grid[y0 // stride : -(-y1 // stride), x0 // stride : -(-x1 // stride)]
+    shape = (-(-(y1 - y0) // STRIDES[0]) * STRIDES[0] // stride, -(-(x1 - x0) // STRIDES[0]) * STRIDES[0] // stride)
+    padded = np.full(shape, ABSENT, np.int64)
+    padded[: part.shape[0], : part.shape[1]] = part
+    return torch.from_numpy(padded)[None]
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 [..., H, W, 3] -> float32 [N, 3, H', W'] in [-1, 1], edges repeated up to a multiple of the coarsest stride."""
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    down, right = -frames.shape[1] % STRIDES[0], -frames.shape[2] % STRIDES[0]
+    if down or right:
+        frames = np.pad(frames, ((0, 0), (0, down), (0, right), (0, 0)), mode="edge")
+    planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    return planes.float().div_(127.5).sub_(1)
+
+
+def to_pixels(picture: torch.Tensor) -> np.ndarray:
+    """float [..., C, H, W] in [-1, 1] -> uint8 [..., H, W, C]"""
+    scaled = picture.add(1).mul_(127.5).round_().clamp_(0, 255)
+    return scaled.to(torch.uint8).movedim(-3, -1).numpy()

@@ -1,0 +1,43 @@
+"""Tokenizer weights on disk: one safetensors file, its configuration as JSON in the metadata.
+
+Weights are stored in float16 and used in float32. Not here: training checkpoints (`panglot.train`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used: missing, cut short, or of another shape."""
+
+
+def save_weights(model: nn.Module, config: dict[str, Any], path: Path) -> None:
+    """Write the model's state in float16, atomically."""
+    tensors = {k: v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()}
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, metadata={"config": json.dumps(config)})
+    os.replace(temporary, path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors in float32 and the configuration. Raises WeightsError with what to do about it."""
+    remedy = "train one with the recipe in recipes/, or reinstall panglot"
+    if not path.exists():
+        raise WeightsError(f"{path}: no such weights file; {remedy}")
+    try:
+        with safe_open(path, "pt") as file:
+            config = json.loads(file.metadata()["config"])
+            return {k: file.get_tensor(k).float() for k in file.keys()}, config  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as fault:
+        raise WeightsError(f"{path}: not a panglot weights file ({fault}); {remedy}") from fault

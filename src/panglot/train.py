@@ -1,0 +1,176 @@
+"""The one training loop: tokenizers and the language model both go through `fit`.
+
+A run is a pure function of its seed: batches and random choices depend on (seed, step) alone, so a run that was killed
+and resumed passes through the same states as one that was not. Matrices are trained with Muon (Jordan et al. 2024, as
+in torch.optim), everything else with AdamW; the learning rate warms up and then falls linearly to zero.
+
+Not here: data, losses, models; a recipe or the caller brings those.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """steps in total, the learning rates at their highest, and how often to write a checkpoint (in steps)."""
+
+    steps: int
+    lr: float = 1e-3
+    muon_lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def factor(self, step: int) -> float:
+        """The learning rate at `step`, as a share of the highest."""
+        return min((step + 1) / self.warmup, max(0.0, (self.steps - step) / max(1, self.steps - self.warmup)))
+
+
+class TrainError(RuntimeError):
+    """A run that cannot go on: a checkpoint of another schedule or model, a loss that is not a number."""
+
+
+def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, AdamW for vectors, convolutions and whatever a module lists in `not_muon`."""
+    matrices, rest = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (matrices if parameter.ndim == 2 and min(parameter.shape) >= 16 else rest).append(parameter)
+    made: list[torch.optim.Optimizer] = []
+    if matrices:
+        made.append(
+            torch.optim.Muon(
+                matrices,
+                lr=schedule.muon_lr,
+                weight_decay=schedule.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+                ns_steps=4,
+            )
+        )
+    if rest:
+        made.append(torch.optim.AdamW(rest, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=0.0))
+    return made
+
+
+def fit(
+    model: nn.Module,
+    batch: Callable[[int], Any],
+    loss: Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float]]],
+    schedule: Schedule,
+    run: Path,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+) -> nn.Module:
+    """Train `model` in place and return it.
+
+    batch(step) makes the data of a step (called ahead of time in a thread); loss(model, data, step) returns the scalar
+    to minimise and figures to log. `run` receives `checkpoint.safetensors` (weights, optimiser state, step) and
+    `log.jsonl`; when it holds a checkpoint of the same schedule the run continues from it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    opts = optimizers(model, schedule)
+    start = _resume(model, opts, schedule, run)
+    log = _open_log(run / "log.jsonl", start)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+    with ThreadPoolExecutor(1) as ahead, Progress(*columns) as progress, log:
+        task = progress.add_task("training", total=schedule.steps, completed=start, figures="")
+        future = ahead.submit(batch, start)
+        mean: dict[str, float] = {}
+        began = time.perf_counter()
+        for step in range(start, schedule.steps):
+            data = future.result()
+            if step + 1 < schedule.steps:
+                future = ahead.submit(batch, step + 1)
+            figures = _step(model, data, loss, opts, schedule, step)
+            mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in figures.items()}
+            last = step + 1 == schedule.steps
+            if (step + 1) % 20 == 0 or last:
+                rate = (step + 1 - start) / (time.perf_counter() - began)
+                row = {"step": step + 1, "steps_per_s": round(rate, 3), **{k: round(v, 4) for k, v in mean.items()}}
+                progress.update(task, completed=step + 1, figures=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
+                if (step + 1) % schedule.checkpoint_every == 0 or last:
+                    _save(model, opts, schedule, step + 1, run)
+                    if evaluate is not None:
+                        row |= {f"held_out_{k}": round(v, 4) for k, v in evaluate(model).items()}
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+    return model
+
+
+def _step(model, data, loss, opts, schedule: Schedule, step: int) -> Mapping[str, float]:
+    torch.manual_seed(schedule.seed * 1_000_003 + step)
+    value, figures = loss(model, data, step)
+    if not torch.isfinite(value):
+        raise TrainError(f"the loss is {value.item()} at step {step}: lower the learning rate and resume")
+    value.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+    for opt in opts:
+        highest = schedule.muon_lr if isinstance(opt, torch.optim.Muon) else schedule.lr
+        for group in opt.param_groups:
+            group["lr"] = highest * schedule.factor(step)
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+    return figures
+
+
+def _open_log(path: Path, start: int):
+    """The log, opened for appending after the rows before `start` (rows after a checkpoint are run again)."""
+    rows = path.read_text().splitlines() if path.exists() else []
+    kept = [row for row in rows if json.loads(row)["step"] <= start]
+    path.write_text("".join(row + "\n" for row in kept))
+    return path.open("a")
+
+
+def _state(model: nn.Module, opts) -> dict[str, Tensor]:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for i, opt in enumerate(opts):
+        for j, state in opt.state_dict()["state"].items():
+            for k, v in state.items():
+                tensors[f"opt.{i}.{j}.{k}"] = v if isinstance(v, Tensor) else torch.tensor(v)
+    return {k: v.detach().contiguous().clone() for k, v in tensors.items()}
+
+
+def _save(model, opts, schedule: Schedule, step: int, run: Path) -> None:
+    temporary = run / "checkpoint.tmp"
+    metadata = {"step": str(step), "schedule": json.dumps(asdict(schedule))}
+    save_file(_state(model, opts), temporary, metadata=metadata)
+    os.replace(temporary, run / "checkpoint.safetensors")
+
+
+def _resume(model, opts, schedule: Schedule, run: Path) -> int:
+    path = run / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        saved = json.loads(metadata["schedule"])
+        if saved != asdict(schedule):
+            raise TrainError(f"{path} belongs to another schedule ({saved}): choose another folder or delete it")
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    for i, opt in enumerate(opts):
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"opt.{i}."):
+                _, _, j, name = key.split(".", 3)
+                state.setdefault(int(j), {})[name] = value
+        packed = opt.state_dict()
+        packed["state"] = state
+        opt.load_state_dict(packed)
+    return int(metadata["step"])
