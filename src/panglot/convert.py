@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from panglot import media, tokenfile
-from panglot.media import Audio, Image, MediaInfo, Text, Video
-from panglot.tokenizers import tokenizer
-from panglot.tokenizers.base import Alphabet, Codes
+from panglot.media import Audio, Image, Text, Video
+from panglot.tokenfile import TokenFileError
+from panglot.tokenizers import MODALITIES, tokenizer
+from panglot.tokenizers.base import Alphabet, Codes, CodesError
 
 Media: TypeAlias = Text | Image | Audio | Video
 Progress: TypeAlias = Callable[[float], None]
@@ -33,7 +34,7 @@ SUFFIXES = {
 
 
 class OptionError(ValueError):
-    """An option that no tokenizer has: a stride between two levels, a depth beyond the last code, no frames a second."""
+    """An option that is not on offer: a stride between two levels, a depth beyond the last code, a negative rate."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +83,29 @@ def encode(media: Media, **options: Any) -> Codes:
 
 def decode(codes: Codes) -> Media:
     """The medium that codes stand for. Raises CodesError where they cannot be decoded."""
+    if codes.modality not in MODALITIES:
+        raise CodesError(f"codes of {codes.modality!r} are no medium; there are {', '.join(MODALITIES)}")
     return tokenizer(codes.modality).decode(codes)
 
 
 def write_tokens(path: str | os.PathLike[str], codes: Codes | Sequence[Codes]) -> None:
     """Write one message, or several in order, to a token file (`docs/format.md`); all of it or nothing."""
     parts = [codes] if isinstance(codes, Codes) else list(codes)
-    tokenfile.write(path, parts, alphabets(parts))
+    tokenfile.write(Path(path), parts, alphabets(part.modality for part in parts))
 
 
 def read_tokens(path: str | os.PathLike[str]) -> list[Codes]:
-    """The messages of a token file. Raises TokenFileError, which names the file and the fault."""
-    return tokenfile.read(path)
+    """The messages of a token file. Raises TokenFileError, which names the file and the fault, or OSError."""
+    path = Path(path)
+    modalities = {modality for modality, _ in tokenfile.peek(path).roots}
+    if unknown := sorted(modalities - set(MODALITIES)):
+        raise TokenFileError(f"{path}: holds codes of {unknown[0]!r}, which are no medium; update panglot")
+    return tokenfile.read(path, alphabets(modalities))
 
 
-def alphabets(codes: Iterable[Codes]) -> tuple[Alphabet, ...]:
-    """The alphabets of the tokenizers that these codes came from, without repetition."""
-    found = {a.name: a for part in codes for a in tokenizer(part.modality).alphabets}
-    return tuple(found.values())
+def alphabets(modalities: Iterable[str]) -> tuple[Alphabet, ...]:
+    """The alphabets of the tokenizers of these modalities, without repetition."""
+    return tuple({a.name: a for modality in modalities for a in tokenizer(modality).alphabets}.values())
 
 
 def encode_file(path: str | os.PathLike[str], options: Options, progress: Progress | None = None) -> Codes:
@@ -110,7 +116,7 @@ def encode_file(path: str | os.PathLike[str], options: Options, progress: Progre
     if info.modality in ("text", "image"):
         return coder.encode(media.open(path), **chosen)
     chunks = media.open_stream(path, fps=options.fps)
-    return coder.join(coder.encode_stream(reported(chunks, info, progress), **chosen))
+    return coder.join(coder.encode_stream(reported(chunks, info.duration or 0.0, progress), **chosen))
 
 
 def decode_file(codes: Codes, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
@@ -131,17 +137,14 @@ def seconds(codes: Codes) -> float:
     return 0.0
 
 
-def reported(
-    chunks: Iterable[Audio | Video], length: MediaInfo | float, progress: Progress | None
-) -> Iterator[Audio | Video]:
-    """Pass pieces of sound or video on, and say after each how far through `length` (seconds) they are."""
-    total = length if isinstance(length, float) else (length.duration or 0.0)
+def reported(chunks: Iterable[Audio | Video], length: float, progress: Progress | None) -> Iterator[Audio | Video]:
+    """Pass pieces of sound or video on, and say after each how far through their `length` (seconds) they are."""
     done = 0.0
     for chunk in chunks:
         yield chunk
         done += chunk.info.duration or 0.0
-        if progress and total:
-            progress(min(1.0, done / total))
+        if progress and length:
+            progress(min(1.0, done / length))
 
 
 def output_format(codes: Codes, wanted: str | None) -> str:
@@ -153,11 +156,6 @@ def output_format(codes: Codes, wanted: str | None) -> str:
         names = ", ".join(s[1:] for s in SUFFIXES[codes.modality])
         raise OptionError(f"--format {wanted}: {codes.modality} can be saved as {names}")
     return suffix
-
-
-def stem(path: str | os.PathLike[str]) -> str:
-    """The name of a file without its folder and last suffix."""
-    return Path(path).stem
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -33,11 +33,16 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     a, b: uint8 [H, W, 3] of the same shape, or [T, H, W, 3] for one number over several frames.
     Returns inf for equal pictures. Raises ValueError on other shapes or types.
     """
+    error = mean_squared_error(a, b)
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def mean_squared_error(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean of the squared differences of all RGB values, exact; the same inputs and errors as `psnr`."""
     _same_pictures(a, b)
-    # A row at a time: the int64 copy of a 100-megapixel photo would not fit beside the two originals.
+    # A row at a time: an int32 copy of a 100-megapixel photo would not fit beside the two originals.
     rows = zip(a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:]), strict=True)
-    squared = sum(int(((x.astype(np.int32) - y) ** 2).sum(dtype=np.int64)) for x, y in rows)
-    return math.inf if squared == 0 else 10 * math.log10(255**2 * a.size / squared)
+    return sum(int(((x.astype(np.int32) - y) ** 2).sum(dtype=np.int64)) for x, y in rows) / a.size
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -68,9 +73,7 @@ def _ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     mean_x, mean_y = _gaussian(x), _gaussian(y)
     var_x, var_y = _gaussian(x * x) - mean_x**2, _gaussian(y * y) - mean_y**2
     covariance = _gaussian(x * y) - mean_x * mean_y
-    return ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
-        (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    )
+    return ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
 
 
 def _gaussian(x: np.ndarray) -> np.ndarray:
@@ -93,9 +96,9 @@ def mel_distance(a: Audio, b: Audio) -> float:
     """Mean absolute difference in dB of two log-mel spectrograms; 0 for equal sounds. `a` is the reference.
 
     Both sounds are mixed to mono, resampled to 16 kHz if their rate is higher, and cut to the shorter one.
-    Spectrogram: Hann window of 25 ms, hop 10 ms, no centring, the last window padded with zeros, power; 80 triangular
-    bands on the Slaney mel scale from 0 Hz to half the rate, each of weight 1 in all. Levels below a floor count as the floor,
-    which lies 80 dB under the loudest cell of the reference. The mean is over all cells.
+    Spectrogram: Hann window of 25 ms, hop 10 ms, no centring, the last window padded with zeros, power; 80
+    triangular bands on the Slaney mel scale from 0 Hz to half the rate, each with weights that sum to 1. Levels below
+    a floor count as the floor, which lies 80 dB under the loudest cell of the reference. The mean is over all cells.
     Returns nan when either sound is empty. Raises ValueError when the rates differ.
     """
     x, y, rate = _pair(a, b)
@@ -154,7 +157,7 @@ def stoi(a: Audio, b: Audio) -> float:
 
     if a.rate != b.rate:
         raise ValueError(f"sounds to compare must have one rate, got {a.rate} and {b.rate} Hz")
-    x, y = _mono(a), _mono(b)
+    x, y = mono(a), mono(b)
     n = min(x.size, y.size)
     x, y = x[:n], y[:n]
     if n < STOI_MIN_SECONDS * a.rate or not x.any() or not y.any():
@@ -199,11 +202,12 @@ def _pair(a: Audio, b: Audio) -> tuple[np.ndarray, np.ndarray, int]:
         raise ValueError(f"sounds to compare must have one rate, got {a.rate} and {b.rate} Hz")
     rate = min(a.rate, MEL_RATE)
     n = min(len(a.samples), len(b.samples))
-    x, y = _mono(a)[:n], _mono(b)[:n]
+    x, y = mono(a)[:n], mono(b)[:n]
     if a.rate != rate and n:
         x, y = soxr.resample(x, a.rate, rate), soxr.resample(y, a.rate, rate)
     return x, y, rate
 
 
-def _mono(audio: Audio) -> np.ndarray:
+def mono(audio: Audio) -> np.ndarray:
+    """The samples of a sound mixed to one channel, float32 [T]."""
     return audio.samples if audio.samples.ndim == 1 else audio.samples.mean(1, dtype=np.float32)
