@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, default=Path(".cache/image"))
     parser.add_argument("--out", type=Path, default=Path("src/panglot/assets/image.safetensors"))
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=7500)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -61,7 +61,7 @@ def main() -> None:
         model.fit(start)
     del start
     model = model.to(memory_format=torch.channels_last)
-    schedule = Schedule(steps=args.steps, checkpoint_every=250)
+    schedule = Schedule(steps=args.steps, lr=1.5e-3, checkpoint_every=250)
     fit(model, PictureBatches(sets, 128, args.batch, seed=2), loss, schedule, args.run)
     save_weights(model, model.config.to_dict(), args.out)
 

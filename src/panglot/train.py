@@ -1,8 +1,8 @@
 """The one training loop: tokenizers and the language model both go through `fit`.
 
 A run is a pure function of its seed: batches and random choices depend on (seed, step) alone, so a run that was killed
-and resumed passes through the same states as one that was not. Matrices are trained with Muon (Jordan et al. 2024, as
-in torch.optim), everything else with AdamW; the learning rate warms up and then falls linearly to zero.
+and resumed passes through the same states as one that was not. Parameters are trained with AdamW, or matrices with Muon
+(Jordan et al. 2024, as in torch.optim) and the rest with AdamW; the rate warms up and then falls linearly to zero.
 
 Not here: data, losses, models; a recipe or the caller brings those.
 """
@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """steps in total, the learning rates at their highest, and how often to write a checkpoint (in steps)."""
+    """steps in total, the learning rates at their highest (muon_lr 0: no Muon), steps between two checkpoints."""
 
     steps: int
     lr: float = 1e-3
-    muon_lr: float = 2e-3
+    muon_lr: float = 0.0
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -48,11 +48,12 @@ class TrainError(RuntimeError):
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for vectors, convolutions and whatever a module lists in `not_muon`."""
+    """AdamW for all parameters, or Muon for the matrices and AdamW for vectors and convolutions."""
     matrices, rest = [], []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            (matrices if parameter.ndim == 2 and min(parameter.shape) >= 16 else rest).append(parameter)
+            muon = schedule.muon_lr > 0 and parameter.ndim == 2 and min(parameter.shape) >= 16
+            (matrices if muon else rest).append(parameter)
     made: list[torch.optim.Optimizer] = []
     if matrices:
         made.append(
@@ -61,11 +62,10 @@ def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimiz
                 lr=schedule.muon_lr,
                 weight_decay=schedule.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
-                ns_steps=4,
             )
         )
     if rest:
-        made.append(torch.optim.AdamW(rest, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=0.0))
+        made.append(torch.optim.AdamW(rest, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=schedule.weight_decay))
     return made
 
 

@@ -117,20 +117,20 @@ def split_flags(array: np.ndarray) -> np.ndarray:
 def join_flags(shape: tuple[int, int], take: Callable[[int], np.ndarray]) -> np.ndarray:
     """Which blocks of a level are present: the inverse of `split_flags`.
 
-    shape: h, w of the level. take(n): the next n symbols of `SPLIT`; how many there are is known only while they are read.
-    Returns bool [h, w]. Raises CodesError on symbols that `split_flags` never gives.
+    shape: h, w of the level. take(n): the next n symbols of `SPLIT`, int [n]; how many there are in all shows while
+    they are read. Returns bool [h, w]. Raises CodesError on symbols that `split_flags` never gives.
     """
     sizes = [shape]
     for _ in range(3):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     present = np.ones(sizes[3], bool)
     for finer in (2, 1, 0):
-        symbols = np.zeros(present.shape, np.int32)
+        symbols = np.zeros(present.shape, np.uint8)
         symbols[present] = take(int(present.sum()))
         if finer < 2 and not symbols[present].all():
             raise CodesError("a split flag says that a group is empty, its parent that it is not")
         h, w = sizes[finer]
-        blocks = (symbols[..., None] >> np.arange(4) & 1).astype(bool).reshape(*symbols.shape, 2, 2)
+        blocks = (symbols[..., None] >> np.arange(4, dtype=np.uint8) & 1).astype(bool).reshape(*symbols.shape, 2, 2)
         grid = blocks.transpose(0, 2, 1, 3).reshape(2 * symbols.shape[0], 2 * symbols.shape[1])
         if grid[h:].any() or grid[:, w:].any():
             raise CodesError(f"a split flag names a block outside the level of {h} x {w} blocks")
@@ -146,11 +146,12 @@ def _groups(present: np.ndarray) -> np.ndarray:
 
 
 def _pool(present: np.ndarray) -> np.ndarray:
-    return _groups(present).any((2, 3))
+    return np.asarray(_groups(present).any((2, 3)))
 
 
 def _symbols(present: np.ndarray) -> np.ndarray:
-    return (_groups(present).reshape(*_groups(present).shape[:2], 4) * np.array([1, 2, 4, 8])).sum(-1)
+    groups = _groups(present)
+    return np.packbits(groups.reshape(*groups.shape[:2], 4), axis=-1, bitorder="little")[..., 0]
 
 
 M = TypeVar("M")
@@ -208,7 +209,7 @@ class Tokenizer(ABC, Generic[M]):
                     raise CodesError(f"alphabet {name!r} is not one of this tokenizer's: {', '.join(sizes)}")
                 if not np.issubdtype(array.dtype, np.integer):
                     raise CodesError(f"codes of {name} are {array.dtype}, must be integers")
-                if array.size and not (ABSENT <= int(array.min()) and int(array.max()) < sizes[name]):
+                if array.size and not (int(array.min()) >= ABSENT and int(array.max()) < sizes[name]):
                     raise CodesError(
                         f"codes of {name} run from {array.min()} to {array.max()}, legal are 0 to {sizes[name] - 1}"
                     )

@@ -101,7 +101,7 @@ class TextTokenizer(Tokenizer[Text]):
         return self._alphabets
 
     def encode(self, media: Text, **options: Any) -> Codes:
-        """Codes of a text; there are no options. Raises ValueError on a text that UTF-8 cannot hold."""
+        """Codes of a text; there are no options. Raises ValueError on half a surrogate pair."""
         slices = (Text(media.text[start : start + _SLICE]) for start in range(0, len(media.text), _SLICE))
         return self.join(self.encode_stream(slices, **options))
 
@@ -167,5 +167,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"text has half a surrogate pair at {error.start}, which UTF-8 cannot hold; remove it") from None
+        raise ValueError(
+            f"text has half a surrogate pair at {error.start}, which UTF-8 cannot hold; remove it"
+        ) from None
     return text
