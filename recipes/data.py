@@ -110,3 +110,54 @@ class PictureBatches:
             blobs = self.sets[self.names[pick]]
             crops.append(crop(blobs[int(rng.integers(len(blobs)))], self.size, rng))
         return np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+
+
+SOUNDS = {
+    "commonvoice": 0.44,
+    "ljspeech": 0.08,
+    "picovoice_wake": 0.08,
+    "fsdd": 0.04,
+    "esc10": 0.13,
+    "philharmonia": 0.13,
+    "librosa": 0.06,
+    "soundfx": 0.02,
+    "maxaudio": 0.02,
+}
+"""How often a stretch of sound comes from each set."""
+
+
+def sounds(data: Path, rate: int) -> dict[str, list[np.ndarray]]:
+    """Every training sound by set as int16 [T], mono at `rate`."""
+    import soundfile
+    import soxr
+
+    out: dict[str, list[np.ndarray]] = {}
+    for name in SOUNDS:
+        out[name] = []
+        for path, _ in listed(data / "train" / name):
+            samples, source = soundfile.read(path, dtype="float32", always_2d=True)
+            mono = soxr.resample(samples.mean(1), source, rate)
+            out[name].append((np.clip(mono, -1, 1) * 32767).astype(np.int16))
+    return out
+
+
+class SoundBatches:
+    """Batches of random stretches of sound, a pure function of (seed, step)."""
+
+    def __init__(self, sets: dict[str, list[np.ndarray]], length: int, batch: int, seed: int):
+        self.names = list(SOUNDS)
+        self.weights = np.array([SOUNDS[n] for n in self.names]) / sum(SOUNDS.values())
+        self.sets, self.length, self.batch, self.seed = sets, length, batch, seed
+
+    def __call__(self, step: int) -> np.ndarray:
+        """float32 [batch, length]: louder or quieter at random, short sounds at a random place in silence."""
+        rng = np.random.default_rng([self.seed, step])
+        out = np.zeros((self.batch, self.length), np.float32)
+        for row in out:
+            sounds = self.sets[self.names[int(rng.choice(len(self.names), p=self.weights))]]
+            sound = sounds[int(rng.integers(len(sounds)))]
+            gain = 10 ** (rng.uniform(-12, 6) / 20) / 32767
+            at = int(rng.integers(-(self.length // 4), max(1, len(sound) - self.length * 3 // 4)))
+            piece = sound[max(0, at) : at + self.length]
+            row[max(0, -at) : max(0, -at) + len(piece)] = piece[: self.length - max(0, -at)] * gain
+        return np.clip(out, -1, 1)

@@ -36,10 +36,12 @@ def loss(model: Pyramid, batch, step: int) -> tuple[Tensor, dict[str, float]]:
     n, side = len(picture), picture.shape[-1]
     present = (None, random_presence(n, side // 16, 0.8), random_presence(n, side // 8, 0.6))
     with torch.autocast("cpu", torch.bfloat16):
-        decoded, _ = model(picture, present=present)
+        decoded, _ = model(picture, choose=lambda level, _: present[level])
     errors = [((d.float() - picture) ** 2).mean((1, 2, 3)) for d in decoded]
     total = sum(w * torch.log(e + 1e-3).mean() for w, e in zip(WEIGHTS, errors, strict=True))
-    figures = {f"db{s}": -10 * torch.log10(e.detach() / 4).mean().item() for s, e in zip((32, 16, 8), errors, strict=True)}
+    figures = {
+        f"db{s}": -10 * torch.log10(e.detach() / 4).mean().item() for s, e in zip((32, 16, 8), errors, strict=True)
+    }
     return total, figures
 
 

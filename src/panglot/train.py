@@ -87,7 +87,12 @@ def fit(
     opts = optimizers(model, schedule)
     start = _resume(model, opts, schedule, run)
     log = _open_log(run / "log.jsonl", start)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
     with ThreadPoolExecutor(1) as ahead, Progress(*columns) as progress, log:
         task = progress.add_task("training", total=schedule.steps, completed=start, figures="")
         future = ahead.submit(batch, start)
@@ -97,8 +102,8 @@ def fit(
             data = future.result()
             if step + 1 < schedule.steps:
                 future = ahead.submit(batch, step + 1)
-            figures = _step(model, data, loss, opts, schedule, step)
-            mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in figures.items()}
+            logged = _step(model, data, loss, opts, schedule, step)
+            mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in logged.items()}
             last = step + 1 == schedule.steps
             if (step + 1) % 20 == 0 or last:
                 rate = (step + 1 - start) / (time.perf_counter() - began)

@@ -12,6 +12,7 @@ Delay: one block plus 15 ms (95 ms until the first codes). Not here: the sound o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from panglot.media import Audio
 from panglot.tokenizers import spectrum as sp
 from panglot.tokenizers.base import Alphabet, Codes, CodesError, Tokenizer
-from panglot.tokenizers.quantize import FSQ
+from panglot.tokenizers.quantize import FSQ, allocate_levels, fit_linear, principal_components
 from panglot.tokenizers.weights import ASSETS, read_weights
 
 KERNEL = 5
@@ -38,13 +39,13 @@ GRIFFIN_LIM = 32
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """levels: the FSQ levels of each nested code. width and depth: of the networks at block rate; hop_*: at hop rate."""
+    """levels: the FSQ levels of each nested code. width, depths: of the networks at block rate; hop_*: at hop rate."""
 
     levels: tuple[tuple[int, ...], ...]
     width: int = 256
     encoder_depth: int = 3
     decoder_depth: int = 4
-    hop_width: int = 256
+    hop_width: int = 192
     hop_depth: int = 3
 
     @classmethod
@@ -105,13 +106,28 @@ class SpectrumCodec(nn.Module):
         self.encoder = nn.Sequential(*(CausalBlock(width) for _ in range(config.encoder_depth)))
         self.stages = nn.ModuleList(Stage(features, levels, width) for levels in config.levels)
         self.decoder = nn.Sequential(*(CausalBlock(width) for _ in range(config.decoder_depth)))
-        self.hop_in = nn.Linear(width + features, sp.HOPS * config.hop_width)
+        self.hop_in = nn.Linear(width, sp.HOPS * config.hop_width)
         self.hop_mel = nn.Linear(sp.BANDS, config.hop_width)
         self.hop = nn.Sequential(*(CausalBlock(config.hop_width) for _ in range(config.hop_depth)))
         self.spread = nn.Linear(sp.BANDS, sp.BINS)
         self.out = nn.Linear(config.hop_width, sp.BINS)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+
+    @torch.no_grad()
+    def fit(self, features: Tensor, log_magnitudes: Tensor) -> None:
+        """Set all linear parts to their optimum for these blocks [N, HOPS * BANDS] and spectra [N * HOPS, BINS]."""
+        self.mean.copy_(features.mean(0))
+        x = features - self.mean
+        for stage in self.stages:
+            a, s = stage.analysis, stage.synthesis
+            fit_linear(x, stage.fsq, a.weight, a.bias, s.weight, s.bias)  # type: ignore[arg-type]
+            x = x - s(stage.fsq(a(x))[0])  # type: ignore[operator]
+        bands = features.reshape(-1, sp.BANDS).double()
+        design = torch.cat([bands, torch.ones(len(bands), 1)], 1)
+        solution = torch.linalg.lstsq(design, log_magnitudes.double()).solution.float()
+        self.spread.weight.copy_(solution[:-1].T)
+        self.spread.bias.copy_(solution[-1])
 
     @property
     def encoder_context(self) -> int:
@@ -154,13 +170,28 @@ class SpectrumCodec(nn.Module):
         hidden = self.decoder(embedded)
         b, t = block.shape[:2]
         mel = block.reshape(b, t * sp.HOPS, sp.BANDS)
-        x = self.hop_in(torch.cat([hidden, block], -1)).reshape(b, t * sp.HOPS, -1) + self.hop_mel(mel)
+        x = self.hop_in(hidden).reshape(b, t * sp.HOPS, -1) + self.hop_mel(mel)
         base = self.spread((block + self.mean).reshape(b, t * sp.HOPS, sp.BANDS))
         return base + self.out(self.hop(x))
 
 
+@torch.no_grad()
+def plan_levels(features: Tensor, bits: float, depth: int) -> tuple[tuple[int, ...], ...]:
+    """The FSQ levels that reverse water-filling gives each nested code on these blocks [N, HOPS * BANDS]."""
+    x = features - features.mean(0)
+    chosen = []
+    for _ in range(depth):
+        levels = tuple(allocate_levels(principal_components(x)[1][:64].numpy(), bits))
+        stage = Stage(x.shape[1], levels, 1)
+        a, s = stage.analysis, stage.synthesis
+        fit_linear(x, stage.fsq, a.weight, a.bias, s.weight, s.bias)
+        x = x - s(stage.fsq(a(x))[0])
+        chosen.append(levels)
+    return tuple(chosen)
+
+
 class Encoder:
-    """Codes of one sound as its samples arrive. `push` returns the codes int32 [K, n] that are final, `finish` the rest.
+    """Codes of one sound as its samples arrive: `push` returns codes int32 [K, n] that are final, `finish` the rest.
 
     State: the resampler's tail, less than a block of samples, and the feature blocks that later codes still depend on.
     """
@@ -330,7 +361,9 @@ class AudioTokenizer(Tokenizer[Audio]):
         names = [f"audio/{k}" for k in range(1, len(codes.arrays) + 1)]
         samples, rate = codes.header.get("samples"), codes.header.get("rate")
         if not (isinstance(samples, int) and isinstance(rate, int) and samples >= 0 and 0 < rate <= 1_000_000):
-            raise CodesError(f"audio codes say {samples} samples at {rate} Hz; both must be whole and the rate positive")
+            raise CodesError(
+                f"audio codes say {samples} samples at {rate} Hz; both must be whole and the rate positive"
+            )
         if not names or list(codes.arrays) != names:
             raise CodesError(f"audio codes need audio/1, audio/2, ... without gaps, not {list(codes.arrays)}")
         expected = (blocks(samples, rate),)
@@ -346,7 +379,7 @@ FADE = 2
 
 def blocks(samples: int, rate: int) -> int:
     """Blocks of 80 ms that cover so many samples."""
-    return -(-(-(-samples * sp.RATE // rate)) // sp.BLOCK)
+    return math.ceil(math.ceil(samples * sp.RATE / rate) / sp.BLOCK)
 
 
 def join_audio(pieces: Iterable[Codes]) -> Codes:

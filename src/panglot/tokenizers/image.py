@@ -91,10 +91,14 @@ class ImageTokenizer(Tokenizer[Image]):
         size = codes.header.get("height"), codes.header.get("width")
         height, width = size
         if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-            raise CodesError(f"image codes say {size[0]} x {size[1]} pixels; height and width must be whole and positive")
+            raise CodesError(
+                f"image codes say {size[0]} x {size[1]} pixels; height and width must be whole and positive"
+            )
         names = [f"image/{s}" for s in STRIDES][: len(codes.arrays)]
         if not names or list(codes.arrays) != names:
-            raise CodesError(f"image codes need the levels image/32, image/16, image/8 or a prefix, not {list(codes.arrays)}")
+            raise CodesError(
+                f"image codes need the levels image/32, image/16, image/8 or a prefix, not {list(codes.arrays)}"
+            )
         grids = list(codes.arrays.values())
         for s, grid in zip(STRIDES, grids, strict=False):
             shape = (-(-height // s), -(-width // s))
@@ -138,7 +142,7 @@ def _cut(grid: np.ndarray, stride: int, rows: tuple[int, int], columns: tuple[in
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 [..., H, W, 3] -> float32 [N, 3, H', W'] in [-1, 1], edges repeated up to a multiple of the coarsest stride."""
+    """uint8 [..., H, W, 3] -> float32 [N, 3, H', W'] in [-1, 1], edges repeated up to whole blocks of 32."""
     frames = pixels.reshape(-1, *pixels.shape[-3:])
     down, right = -frames.shape[1] % STRIDES[0], -frames.shape[2] % STRIDES[0]
     if down or right:

@@ -10,15 +10,14 @@ Not here: tiles, padding and sizes of real pictures (`image.py`, `video.py`), ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from panglot.tokenizers.quantize import FSQ, allocate_levels
+from panglot.tokenizers.quantize import FSQ, allocate_levels, fit_linear, principal_components
 
 STRIDES = (32, 16, 8)
 HIDDEN = 3
@@ -58,7 +57,9 @@ class Pointwise(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, zero: bool = False):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs) if zero else torch.randn(outputs, inputs) * inputs**-0.5)
+        self.weight = nn.Parameter(
+            torch.zeros(outputs, inputs) if zero else torch.randn(outputs, inputs) * inputs**-0.5
+        )
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class Down(nn.Module):
 class Level(nn.Module):
     """One level of codes: linear analysis and synthesis of its patches, and the quantiser between them.
 
-    scale turns coefficients into the tanh domain of the quantiser; `fit` finds all of it from patches.
+    The networks reach it through `hidden` (features in, features out); what they add begins at zero.
     """
 
     def __init__(self, channels: int, stride: int, levels: Sequence[int], width: int, encoder_width: int):
@@ -143,41 +144,13 @@ class Level(nn.Module):
         out = self.synthesis(values)
         return F.pixel_shuffle(out if present is None else out * present, self.stride)
 
-    @torch.no_grad()
-    def fit(self, patches: Tensor, bits: float | None = None) -> tuple[int, ...]:
-        """Start from the linear optimum of these patches [N, C*s*s]; with `bits`, only report the levels they ask for.
-
-        Analysis: leading principal components, each scaled so that the quantiser loses least. Synthesis: least squares
-        on the quantised values.
-        """
-        mean = patches.mean(0)
-        centred = patches - mean
-        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
-        variances, vectors = variances.flip(0), vectors.flip(1)
-        if bits is not None:
-            return tuple(allocate_levels(variances[:64].clamp(min=0).numpy(), bits))
-        basis = vectors[:, : len(self.fsq.levels)]
-        z = centred @ basis
-        scale = torch.stack([_best_scale(z[:, i], n) for i, n in enumerate(self.fsq.levels)])
-        self.analysis.weight.copy_((basis * scale).T)
-        self.analysis.bias.copy_(-(mean @ basis) * scale)
-        values, _ = self.fsq(z * scale)
-        design = torch.cat([values, torch.ones(len(values), 1)], 1).double()
-        solution = torch.linalg.lstsq(design, patches.double()).solution.float()
-        self.synthesis.weight.copy_(solution[:-1].T)
-        self.synthesis.bias.copy_(solution[-1])
-        return self.fsq.levels
+    def fit(self, patches: Tensor) -> None:
+        """Start from the linear optimum of these patches [N, C*s*s]."""
+        a, s = self.analysis, self.synthesis
+        fit_linear(patches, self.fsq, a.weight, a.bias, s.weight, s.bias)
 
 
-def _best_scale(z: Tensor, levels: int) -> Tensor:
-    """The scale under which an FSQ coordinate with these levels explains most of z [N], by least squares."""
-    fsq = FSQ((levels,))
-    tries = torch.logspace(-0.6, 0.5, 24) / z.std().clamp(min=1e-6)
-    errors = []
-    for scale in tries:
-        v = fsq((z * scale)[:, None])[0][:, 0]
-        errors.append(((z - v * (z @ v) / (v @ v).clamp(min=1e-9)) ** 2).mean())
-    return tries[int(torch.stack(errors).argmin())]
+Choice = Callable[[int, Tensor | None], Tensor | None]
 
 
 @dataclass
@@ -237,18 +210,18 @@ class Pyramid(nn.Module):
         c16 = self.context16(c8)
         return self.context32(c16), c16, c8
 
-    def step32(self, values: Tensor, present: Tensor | None, context: Tensor | float = 0.0) -> Decoded:
+    def step32(self, past: Decoded | None, values: Tensor, present: Tensor | None, context: Tensor | float) -> Decoded:
         h = self.decode32(self.level32.hidden(values, present) + context)
         coarse = F.interpolate(F.pixel_shuffle(self.out32(h), 8), scale_factor=4, mode="bilinear")
         return Decoded(self.level32.picture(values, present) + coarse, self.up16(h))
 
-    def step16(self, past: Decoded, values: Tensor, present: Tensor | None, context: Tensor | float = 0.0) -> Decoded:
+    def step16(self, past: Decoded, values: Tensor, present: Tensor | None, context: Tensor | float) -> Decoded:
         h = self.decode16(past.features + self.level16.hidden(values, present) + context)
         h = self.decode16to8(self.up8(h))
         picture = past.picture + self.level16.picture(values, present) + F.pixel_shuffle(self.out16(h), 8)
         return Decoded(picture, h)
 
-    def step8(self, past: Decoded, values: Tensor, present: Tensor | None, context: Tensor | float = 0.0) -> Decoded:
+    def step8(self, past: Decoded, values: Tensor, present: Tensor | None, context: Tensor | float) -> Decoded:
         h = self.decode8(past.features + self.level8.hidden(values, present) + context)
         picture = past.picture + self.level8.picture(values, present) + F.pixel_shuffle(self.out8(h), 8)
         return Decoded(picture, h)
@@ -257,30 +230,30 @@ class Pyramid(nn.Module):
         self,
         picture: Tensor,
         context: Tensor | None = None,
-        present: Sequence[Tensor | None] = (None, None, None),
+        choose: Choice = lambda level, state: None,
         stride: int = 8,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Encode and decode in one closed loop, down to `stride`.
 
-        present: bool [B, 1, h, w] a level, or None for all. Returns the pictures after each level and the codes
-        int64 [B, h, w] of each level (absent blocks have a code too; the caller drops it).
+        choose(level, picture so far) says which blocks of level 0, 1, 2 to keep: bool [B, 1, h, w], or None for all.
+        Returns the pictures after each level and the codes int64 [B, h, w] of each level, -1 where absent.
         """
         seen = self.features(picture, context)
         known = self.context(context)
-        pictures, codes = [], []
-        values, code = self.level32.quantise(picture, seen[0])
-        state = self.step32(values, present[0], known[0])
-        pictures.append(state.picture)
-        codes.append(code)
-        steps = ((16, self.level16, self.step16), (8, self.level8, self.step8))
-        for i, (s, level, step) in enumerate(steps, start=1):
+        pictures: list[Tensor] = []
+        codes: list[Tensor] = []
+        state: Decoded | None = None
+        steps = (self.step32, self.step16, self.step8)
+        for i, (s, level, step) in enumerate(zip(STRIDES, self.levels, steps, strict=True)):
             if stride > s:
                 break
-            residual = picture - state.picture.to(picture.dtype)
-            values, code = level.quantise(residual, torch.cat([seen[i], state.features], 1))
-            state = step(state, values, present[i], known[i])
+            residual = picture if state is None else picture - state.picture.to(picture.dtype)
+            features = seen[i] if state is None else torch.cat([seen[i], state.features], 1)
+            present = choose(i, None if state is None else state.picture)
+            values, code = level.quantise(residual, features)
+            state = step(state, values, present, known[i])  # type: ignore[arg-type]
             pictures.append(state.picture)
-            codes.append(code)
+            codes.append(code if present is None else torch.where(present[:, 0], code, -1))
         return pictures, codes
 
     def decode(self, codes: Sequence[Tensor], context: Tensor | None = None) -> list[Tensor]:
@@ -292,7 +265,7 @@ class Pyramid(nn.Module):
         for level, step, code, hint in zip(self.levels, steps, codes, known, strict=False):
             present = None if bool((code >= 0).all()) else (code >= 0).unsqueeze(1)
             values = level.fsq.values(code.clamp(min=0))
-            state = step(values, present, hint) if state is None else step(state, values, present, hint)
+            state = step(state, values, present, hint)  # type: ignore[arg-type]
             pictures.append(state.picture)
         return pictures
 
@@ -314,16 +287,11 @@ def plan_levels(pictures: Tensor, bits: Sequence[float]) -> tuple[tuple[int, ...
     channels = pictures.shape[1]
     for stride, b in zip(STRIDES, bits, strict=True):
         residual = pictures - decoded
-        probe = Level(channels, stride, (2,), 1, 1)
-        patches = probe.patches(residual).movedim(1, -1).reshape(-1, channels * stride * stride)
-        levels = probe.fit(patches, b)
+        patches = F.pixel_unshuffle(residual, stride).movedim(1, -1).reshape(-1, channels * stride * stride)
+        levels = tuple(allocate_levels(principal_components(patches)[1][:64].numpy(), b))
         level = Level(channels, stride, levels, 1, 1)
         level.fit(patches)
         values, _ = level.fsq(level.analysis(level.patches(residual)))
         decoded = decoded + level.picture(values, None)
         chosen.append(levels)
     return tuple(chosen)
-
-
-def tensor_to_codes(codes: Tensor) -> np.ndarray:
-    return codes.to(torch.int32).numpy()

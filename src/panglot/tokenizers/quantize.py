@@ -3,8 +3,8 @@
 There is no codebook, so nothing can collapse and every integer decodes (Mentzer et al. 2023, arXiv 2309.15505). Unlike
 the paper's bound, ours gives all levels of a coordinate the same width in the tanh domain, for odd and even counts.
 
-Also here: how many levels each coordinate of a linear transform deserves (reverse water-filling). Not here: the
-transforms themselves.
+Also here: the linear optimum that tokenizers start from - principal components, as many levels for each as reverse
+water-filling gives it, and a least-squares decoder. Not here: the networks added to it.
 """
 
 from __future__ import annotations
@@ -74,3 +74,49 @@ def allocate_levels(variances: np.ndarray, bits: float, most: int = 16) -> list[
             return [int(n) for n in levels[levels > 1]]
         levels[best] += 1
         spent = float(np.log2(levels).sum())
+
+
+@torch.no_grad()
+def principal_components(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x: float [N, F]. Returns the mean [F], variances in falling order, and their directions [F, ...] as columns.
+
+    All of them, or the leading 64 by a randomised method (Halko et al. 2011) where F is too large for that.
+    """
+    mean = x.mean(0)
+    centred = x - mean
+    if x.shape[1] > 4096:
+        _, singular, directions = torch.svd_lowrank(centred, q=64, niter=3)
+        return mean, singular.square() / len(x), directions
+    variances, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+    return mean, variances.flip(0).clamp(min=0), vectors.flip(1)
+
+
+@torch.no_grad()
+def fit_linear(x: Tensor, fsq: FSQ, analysis: Tensor, bias: Tensor, synthesis: Tensor, offset: Tensor) -> None:
+    """Set a linear codec around `fsq` to its optimum for the vectors x [N, F], in place.
+
+    analysis [D, F] and bias [D]: leading principal components, each scaled so that rounding loses least.
+    synthesis [F, D] and offset [F]: least squares on the rounded values.
+    """
+    mean, _, vectors = principal_components(x)
+    basis = vectors[:, : len(fsq.levels)]
+    z = (x - mean) @ basis
+    scale = torch.stack([_best_scale(z[:, i], n) for i, n in enumerate(fsq.levels)])
+    analysis.copy_((basis * scale).T)
+    bias.copy_(-(mean @ basis) * scale)
+    values, _ = fsq(z * scale)
+    design = torch.cat([values, torch.ones(len(values), 1)], 1).double()
+    solution = torch.linalg.lstsq(design, x.double()).solution.float()
+    synthesis.copy_(solution[:-1].T)
+    offset.copy_(solution[-1])
+
+
+def _best_scale(z: Tensor, levels: int) -> Tensor:
+    """The scale under which one coordinate with these levels explains most of z [N], by least squares."""
+    fsq = FSQ((levels,))
+    tries = torch.logspace(-0.6, 0.5, 24) / z.std().clamp(min=1e-6)
+    errors = []
+    for scale in tries:
+        v = fsq((z * scale)[:, None])[0][:, 0]
+        errors.append(((z - v * (z @ v) / (v @ v).clamp(min=1e-9)) ** 2).mean())
+    return tries[int(torch.stack(errors).argmin())]

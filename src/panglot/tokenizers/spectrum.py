@@ -24,8 +24,9 @@ EDGE = (WINDOW - HOP) // 2
 
 BINS = WINDOW // 2 + 1
 BANDS = 80
-FLOOR = 1e-4
-"""Added to a magnitude before its logarithm; a full-scale sine has magnitude 1."""
+FLOOR = 4e-4
+"""Added to a magnitude before its logarithm; a full-scale sine has magnitude 1. Higher floors gain STOI, lower keep
+quiet recordings: a linear code has STOI 0.755 at 1e-4 and 0.767 at 1e-3 (1,250 bit/s, 12 clips)."""
 
 
 def window(dtype: torch.dtype = torch.float64) -> Tensor:
@@ -107,53 +108,47 @@ class Resampler:
     def __init__(self, source: int, target: int):
         common = math.gcd(source, target)
         self.up, self.down = target // common, source // common
-        widest = max(self.up, self.down)
-        self.reach = 10 * widest
-        from scipy.signal import firwin
-
-        self.taps = None
-        if self.up != self.down:
-            self.taps = firwin(2 * self.reach + 1, 1 / widest, window=("kaiser", 5.0)) * self.up
-        self.tail = np.zeros(-(-self.reach // self.up) + self.down)
-        self.start = -len(self.tail)
+        self.reach = 10 * max(self.up, self.down)
+        self.margin = -(-self.reach // self.up)
+        self.held = np.zeros(self.margin + self.down)
+        self.start = -len(self.held)
         self.made = 0
+        if self.up != self.down:
+            from scipy.signal import firwin
+
+            taps = firwin(2 * self.reach + 1, 1 / max(self.up, self.down), window=("kaiser", 5.0)) * self.up
+            # Zeros in front make the filter's delay a whole number of output samples.
+            self.taps = np.concatenate([np.zeros(-self.reach % self.down), taps])
+            self.delay = -(-self.reach // self.down)
 
     def push(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
         """float64 [n] more input -> float64 [m] output that is final. With `last`, all that remains."""
-        if self.taps is None:
+        if self.up == self.down:
             return np.asarray(samples, np.float64)
         from scipy.signal import upfirdn
 
-        held = np.concatenate([self.tail, samples])
+        held = np.concatenate([self.held, samples])
         end = self.start + len(held)
-        total = -(-end * self.up // self.down)
-        ready = total if last else max(self.made, (end * self.up - self.reach - 1) // self.down)
+        ready = max(self.made, (end * self.up - self.reach - 1) // self.down)
         if last:
-            held = np.concatenate([held, np.zeros(-(-self.reach // self.up) + 1)])
-        if ready <= self.made:
-            self.tail, out = held, np.zeros(0)
-        else:
-            # Output m needs inputs around m*down/up; start at a multiple of `down` inputs so that phases line up.
-            first = (self.made * self.down // self.up - -(-self.reach // self.up)) // self.down * self.down
-            first = max(first, -(-self.start // self.down) * self.down)
-            piece = held[first - self.start :]
-            filtered = upfirdn(self.taps, piece, self.up, self.down)
-            # upfirdn's output j stands at up-rate time j*down, delayed by `reach`; keep what falls on the grid of m.
-            offset = first * self.up
-            filtered = None if self.reach % self.down else filtered
-            if filtered is None:
-                padded = np.concatenate([np.zeros(self.down - self.reach % self.down), self.taps])
-                filtered = upfirdn(padded, piece, self.up, self.down)
-                delay = (self.reach + self.down - self.reach % self.down) // self.down
-            else:
-                delay = self.reach // self.down
-            base = offset // self.down
-            out = filtered[self.made - base + delay : ready - base + delay]
+            ready = -(-end * self.up // self.down)
+            held = np.concatenate([held, np.zeros(self.margin + 1)])
+        out = np.zeros(0)
+        if ready > self.made:
+            # Start at a multiple of `down` inputs, where an output stands exactly on an input.
+            first = self._reached(self.made)
+            filtered = upfirdn(self.taps, held[first - self.start :], self.up, self.down)
+            base = first * self.up // self.down - self.delay
+            out = filtered[self.made - base : ready - base]
             self.made = ready
-            keep = (ready * self.down // self.up - -(-self.reach // self.up)) // self.down * self.down
-            keep = max(keep, self.start)
-            self.tail, self.start = held[keep - self.start :], keep
+        keep = self._reached(self.made)
+        self.held, self.start = held[keep - self.start :], keep
         return out
+
+    def _reached(self, output: int) -> int:
+        """The input, a multiple of `down`, from which on output sample `output` depends on the input."""
+        first = (output * self.down // self.up - self.margin) // self.down * self.down
+        return max(first, -(-self.start // self.down) * self.down)
 
 
 def resample(samples: np.ndarray, source: int, target: int, length: int | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ Not here: markers between media and the id ranges of one vocabulary.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -94,14 +95,17 @@ class TextTokenizer(Tokenizer[Text]):
 
     def save(self, path: str | Path) -> None:
         """Write a stock `tokenizer.json`, which the `tokenizers` and `transformers` libraries open too."""
-        self._bpe.save(str(path))
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial.write_text(self._bpe.to_str(pretty=True) + "\n", encoding="utf-8")
+        partial.replace(path)
 
     @property
     def alphabets(self) -> tuple[Alphabet, ...]:
         return self._alphabets
 
     def encode(self, media: Text, **options: Any) -> Codes:
-        """Codes of a text; there are no options. Raises ValueError on half a surrogate pair."""
+        """Codes of a text; there are no options."""
         slices = (Text(media.text[start : start + _SLICE]) for start in range(0, len(media.text), _SLICE))
         return self.join(self.encode_stream(slices, **options))
 
@@ -111,7 +115,7 @@ class TextTokenizer(Tokenizer[Text]):
             raise TypeError(f"text has no option {next(iter(options))!r}")
         held = ""
         for chunk in chunks:
-            text = held + _encodable(chunk.text)
+            text = held + chunk.text
             end = self._last_piece(text)
             held = text[end:]
             if end:
@@ -161,13 +165,3 @@ def _library(model: models.BPE) -> tokenizers.Tokenizer:
     )
     bpe.decoder = decoders.ByteLevel()
     return bpe
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"text has half a surrogate pair at {error.start}, which UTF-8 cannot hold; remove it"
-        ) from None
-    return text

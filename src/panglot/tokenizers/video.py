@@ -1,0 +1,403 @@
+"""Video as a keyframe and what changes after it, with its sound interleaved in time.
+
+A keyframe is an image with the image tokenizer's own codes. The frames after it come in groups of four, coded by a
+second pyramid as the difference from the last frame the decoder has. A block is coded only where holding the old
+frame would be clearly worse than the keyframe was; groups in which nothing changes are one token together. A scene cut
+starts a new keyframe. After each picture part come the sound codes that end within its time span.
+
+Parts (children of the video's Codes, in stream order):
+  image   a keyframe, one frame
+  change  "span" (frames less one), "change/32", "change/16", "change/8" with ABSENT where nothing changed
+  same    "hold" (groups less one): whole groups in which nothing changed
+  audio   the sound of the span before it
+Not here: the networks (`pyramid.py`), resampling to a constant frame rate (`panglot.media`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from panglot.media import Audio, Image, Video
+from panglot.tokenizers.audio import AudioTokenizer
+from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer
+from panglot.tokenizers.image import ImageTokenizer, strides_down_to, to_pixels, to_tensor
+from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
+from panglot.tokenizers.weights import ASSETS, read_weights
+
+GROUP = 4
+HOLD = 8
+"""Groups that one `same` token can hold; more would part the picture from its sound."""
+
+CUT = 0.6
+"""A frame whose correlation with the frame before is below this starts a new scene."""
+
+TOLERANCE = 1.25
+"""A block is coded when its error is more than this many times the keyframe's own mean error."""
+
+
+class VideoTokenizer(Tokenizer[Video]):
+    """Keeps frame size and rate; `stride` is the finest level of keyframes and changes, `depth` the codes of sound."""
+
+    modality = "video"
+
+    def __init__(self, network: Pyramid, image: ImageTokenizer, audio: AudioTokenizer):
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.image, self.audio = image, audio
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> VideoTokenizer:
+        """From a weights file, by default the one shipped, with the shipped image and audio tokenizers."""
+        tensors, config = read_weights(path or ASSETS / "video.safetensors")
+        network = Pyramid(PyramidConfig.from_dict(config))
+        network.load_state_dict(tensors)
+        return cls(network, ImageTokenizer.load(), AudioTokenizer.load())
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        changes = [Alphabet(f"change/{s}", v.fsq.size) for s, v in zip(STRIDES, self.network.levels, strict=True)]
+        own = (Alphabet("span", GROUP), Alphabet("hold", HOLD), *changes)
+        return (*(a for a in self.image.alphabets if a != SPLIT), *own, *self.audio.alphabets, SPLIT)
+
+    def count(self, media: Any, stride: int = 16, depth: int | None = None) -> dict[str, int]:
+        """Tokens per alphabet if one scene changes everywhere all the time; what does not change costs less."""
+        info = media.info if isinstance(media, Video) else media
+        total = dict(self.image.count(info, stride=stride))
+        groups = -(-(info.frames - 1) // GROUP)
+        total |= {f"change/{s}": n * groups for s, n in zip(STRIDES, list(total.values()), strict=False)}
+        total["span"] = groups
+        if info.rate and info.samples:
+            total |= self.audio.count(info, depth=depth)
+        return {name: n for name, n in total.items() if n}
+
+    def encode(self, media: Video, stride: int = 16, depth: int | None = None) -> Codes:
+        return self.join(self.encode_stream([media], stride=stride, depth=depth))
+
+    def encode_stream(self, chunks: Iterable[Video], stride: int = 16, depth: int | None = None) -> Iterator[Codes]:
+        """Pieces are video Codes whose headers add up: frames and samples are those that a piece closes."""
+        strides_down_to(stride)
+        encoder: _Encoder | None = None
+        for chunk in chunks:
+            if encoder is None:
+                encoder = _Encoder(self, chunk, stride, depth)
+            yield from encoder.push(chunk)
+        if encoder is not None:
+            yield from encoder.finish()
+
+    def join(self, pieces: Iterable[Codes]) -> Codes:
+        parts = list(pieces)
+        if not parts:
+            raise CodesError("a video needs at least one frame")
+        header = dict(parts[0].header)
+        header["frames"] = sum(int(p.header["frames"]) for p in parts)  # type: ignore[arg-type]
+        if header["rate"] is not None:
+            header["samples"] = sum(int(p.header["samples"]) for p in parts)  # type: ignore[arg-type]
+        return Codes("video", header, {}, tuple(child for p in parts for child in p.children))
+
+    def decode(self, codes: Codes) -> Video:
+        parts = list(self.decode_stream(codes))
+        sounds = [p.audio for p in parts if p.audio is not None]
+        audio = Audio(np.concatenate([s.samples for s in sounds]), sounds[0].rate) if sounds else None
+        return Video(np.concatenate([p.frames for p in parts]), parts[0].fps, audio)
+
+    def decode_stream(self, codes: Codes) -> Iterator[Video]:
+        """Video piece by piece in bounded memory, each with the sound of its time span; pieces add up to `decode`."""
+        height, width, left, fps = self._checked(codes)
+        sound = self._sound(codes)
+        shown = 0
+        last: Tensor | None = None
+        for child in codes.children:
+            if child.modality == "audio" or not left:
+                continue
+            if last is None and child.modality != "image":
+                raise CodesError("a video must begin with a keyframe")
+            frames, last = self._frames(child, last, height, width)
+            frames = frames[:left]
+            left -= len(frames)
+            shown += len(frames)
+            yield Video(frames, fps, sound.until(shown / fps if left else None) if sound else None)
+        if left:
+            raise CodesError(
+                f"the parts of this video are {left} frames short of the header's {codes.header['frames']}"
+            )
+
+    def _sound(self, codes: Codes) -> _SoundTrack | None:
+        samples, rate = codes.header.get("samples"), codes.header.get("rate")
+        if rate is None:
+            return None
+        parts = [c.arrays for c in codes.children if c.modality == "audio"]
+        if len({tuple(arrays) for arrays in parts}) > 1:
+            raise CodesError("the number of sound codes a block changes within one video")
+        arrays = {name: np.concatenate([p[name] for p in parts]) for name in (parts[0] if parts else ())}
+        whole = Codes("audio", {"samples": samples, "rate": rate}, arrays)
+        if not samples and not parts:
+            return _SoundTrack(iter(()), 0, int(rate))
+        return _SoundTrack(self.audio.decode_stream(whole), int(samples or 0), int(rate))
+
+    def _frames(self, child: Codes, last: Tensor | None, height: int, width: int) -> tuple[np.ndarray, Tensor]:
+        """The frames uint8 [n, H, W, 3] of one part, and the last of them as a padded tensor."""
+        if child.modality == "image":
+            picture = self.image.decode(child)
+            if picture.pixels.shape[:2] != (height, width):
+                raise CodesError("a keyframe's size differs from the video's")
+            return picture.pixels[None], to_tensor(picture.pixels)
+        assert last is not None
+        if child.modality == "same":
+            n = (int(child.arrays["hold"][0]) + 1) * GROUP
+            return to_pixels(last[:, :, :height, :width]).repeat(n, 0), last
+        n = int(child.arrays["span"][0]) + 1
+        codes = [_grid(child.arrays[f"change/{s}"], last, s) for s in STRIDES if f"change/{s}" in child.arrays]
+        with torch.inference_mode():
+            group = self.decode_group(last, codes)
+        return to_pixels(group[:n, :, :height, :width]), group[n - 1 : n]
+
+    def decode_group(self, last: Tensor, codes: list[Tensor]) -> Tensor:
+        """The four frames [GROUP, 3, H, W] after `last` [1, 3, H, W], from codes [1, h, w] a level, -1 absent."""
+        if not codes:
+            return last.expand(GROUP, -1, -1, -1)
+        change = self.network.decode(codes, last)[-1]
+        return quantised(add_change(last, change, coverage(codes))[0])
+
+    def _checked(self, codes: Codes) -> tuple[int, int, int, float]:
+        self.check(codes)
+        header = codes.header
+        size = [header.get(k) for k in ("height", "width", "frames")]
+        fps = header.get("fps")
+        if not all(isinstance(n, int) and n > 0 for n in size) or not isinstance(fps, int | float) or not 0 < fps < 1e4:
+            raise CodesError(f"video codes say {size} (height, width, frames) at {fps} frames/s; all must be positive")
+        for child in codes.children:
+            names = set(child.arrays)
+            needed = {"image": {"image/32"}, "change": {"span"}, "same": {"hold"}, "audio": {"audio/1"}}
+            if child.modality not in needed or not needed[child.modality] <= names:
+                raise CodesError(f"a video has no part {child.modality!r} with {sorted(names)}")
+            for single in needed[child.modality] & {"span", "hold"}:
+                if child.arrays[single].shape != (1,) or child.arrays[single][0] < 0:
+                    raise CodesError(f"a {child.modality} part needs one {single} code")
+            for s, level in zip(STRIDES, ("change/32", "change/16", "change/8"), strict=True):
+                shape = (-(-size[0] // s), -(-size[1] // s))  # type: ignore[operator]
+                if level in names and child.arrays[level].shape != shape:
+                    raise CodesError(f"{level} has shape {child.arrays[level].shape}, this video needs {shape}")
+        return size[0], size[1], size[2], float(fps)  # type: ignore[return-value]
+
+
+class _Encoder:
+    """State of one video being encoded: the frame both sides have, frames of an open group, sound not yet placed."""
+
+    def __init__(self, tokenizer: VideoTokenizer, first: Video, stride: int, depth: int | None):
+        self.tokenizer, self.stride = tokenizer, stride
+        self.height, self.width = first.frames.shape[1:3]
+        self.fps = first.fps
+        self.sound = tokenizer.audio.encoder(first.audio.rate, depth) if first.audio else None
+        self.rate = first.audio.rate if first.audio else None
+        self.names = [a.name for a in tokenizer.audio.alphabets[:depth]]
+        self.codes = np.zeros((len(self.names), 0), np.int32)
+        self.placed = self.samples = self.frames = 0
+        self.open: list[np.ndarray] = []
+        self.last: Tensor | None = None
+        self.thumbnail: np.ndarray | None = None
+        self.error = 0.0
+        self.hold = 0
+        self.waiting: list[tuple[Codes, int, int]] = []
+
+    def push(self, chunk: Video) -> Iterator[Codes]:
+        if chunk.frames.shape[1:3] != (self.height, self.width):
+            raise CodesError("the frame size changes within one video: encode the parts one by one")
+        if self.sound is not None and chunk.audio is not None:
+            self.samples += len(chunk.audio.samples)
+            self.codes = np.concatenate([self.codes, self.sound.push(chunk.audio.samples)], 1)
+        for frame in chunk.frames:
+            self._frame(frame)
+        yield from self._place(final=False)
+
+    def finish(self) -> Iterator[Codes]:
+        self._close_group()
+        self._close_hold()
+        if self.sound is not None:
+            self.codes = np.concatenate([self.codes, self.sound.finish()], 1)
+        yield from self._place(final=True)
+
+    def _frame(self, frame: np.ndarray) -> None:
+        thumbnail = _thumbnail(frame)
+        cut = self.thumbnail is None or _correlation(thumbnail, self.thumbnail) < CUT
+        self.thumbnail = thumbnail
+        if cut:
+            self._close_group()
+            self._close_hold()
+            self._key(frame)
+        else:
+            self.open.append(frame)
+            if len(self.open) == GROUP:
+                self._close_group()
+
+    def _key(self, frame: np.ndarray) -> None:
+        codes = self.tokenizer.image.encode(Image(frame), stride=self.stride)
+        decoded = self.tokenizer.image.decode(codes).pixels
+        self.last = to_tensor(decoded)
+        self.error = float(((self.last - to_tensor(frame)) ** 2).mean()) + 1e-5
+        self._emit(codes, 1)
+
+    def _close_group(self) -> None:
+        if not self.open:
+            return
+        assert self.last is not None
+        n, frames = len(self.open), np.stack(self.open + self.open[-1:] * (GROUP - len(self.open)))
+        self.open = []
+        with torch.inference_mode():
+            codes = self._choose(to_tensor(frames))
+            if codes:
+                self.last = self.tokenizer.decode_group(self.last, codes)[n - 1 : n]
+        if not codes and n == GROUP:
+            self.hold += 1
+            if self.hold == HOLD:
+                self._close_hold()
+            return
+        self._close_hold()
+        arrays = {"span": np.array([n - 1], np.int32)}
+        for s, code in zip(STRIDES, codes, strict=False):
+            h, w = -(-self.height // s), -(-self.width // s)
+            arrays[f"change/{s}"] = code[0, :h, :w].to(torch.int32).numpy()
+        self._emit(Codes("change", {}, arrays), n)
+
+    def _choose(self, frames: Tensor) -> list[Tensor]:
+        """Codes of the levels that are used at all, none in the padding, so that the decoder sees the same."""
+        assert self.last is not None
+        codes = choose_codes(self.tokenizer.network, self.last, frames, self.error, self.stride)
+        for s, code in zip(STRIDES, codes, strict=False):
+            code[:, -(-self.height // s) :] = ABSENT
+            code[:, :, -(-self.width // s) :] = ABSENT
+        used = [bool((code >= 0).any()) for code in codes]
+        return codes[: max((i + 1 for i, u in enumerate(used) if u), default=0)]
+
+    def _close_hold(self) -> None:
+        if self.hold:
+            part = Codes("same", {}, {"hold": np.array([self.hold - 1], np.int32)})
+            self._emit(part, self.hold * GROUP)
+            self.hold = 0
+
+    def _emit(self, part: Codes, frames: int) -> None:
+        self.frames += frames
+        self.waiting.append((part, frames, self.frames))
+
+    def _place(self, final: bool) -> Iterator[Codes]:
+        """Parts whose sound is complete, each followed by it, as one piece."""
+        children: list[Codes] = []
+        frames = samples = 0
+        while self.waiting:
+            part, count, end = self.waiting[0]
+            due = int(end / self.fps / 0.08)
+            last = final and len(self.waiting) == 1
+            if self.sound is not None and not final and due > self.placed + self.codes.shape[1]:
+                break
+            self.waiting.pop(0)
+            children.append(part)
+            frames += count
+            if self.sound is not None:
+                n = self.codes.shape[1] if last else max(0, min(due - self.placed, self.codes.shape[1]))
+                now, self.codes = self.codes[:, :n], self.codes[:, n:]
+                if n:
+                    children.append(Codes("audio", {}, dict(zip(self.names, now, strict=True))))
+                self.placed += n
+        if children:
+            if self.rate is not None and final:
+                samples = self.samples
+            yield self._piece(children, frames, samples)
+
+    def _piece(self, children: list[Codes], frames: int, samples: int) -> Codes:
+        header = {"height": self.height, "width": self.width, "frames": frames, "fps": self.fps}
+        header |= {"samples": samples if self.rate else None, "rate": self.rate}
+        return Codes("video", header, {}, tuple(children))
+
+
+def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: float, stride: int) -> list[Tensor]:
+    """Codes [1, h, w] a level for the four frames [GROUP, 3, H, W] after `last`; -1 where a block is not worth one.
+
+    Coarse to fine: a block is coded where the error so far exceeds TOLERANCE times `error`, and finer blocks only
+    inside coded ones.
+    """
+    target = (frames - last).reshape(1, -1, *frames.shape[-2:])
+    parent: list[Tensor] = []
+
+    def choose(level: int, picture: Tensor | None) -> Tensor:
+        rest = target if picture is None else target - picture
+        s = STRIDES[level]
+        # The worst frame of a group decides: a short motion must not drown in three still frames.
+        squared = F.avg_pool2d((rest**2).reshape(GROUP, 3, *rest.shape[-2:]).mean(1, keepdim=True), s)
+        worth = squared.amax(0, keepdim=True) > TOLERANCE * error
+        if parent:
+            worth &= F.interpolate(parent[-1].float(), scale_factor=2).bool()
+        parent.append(worth)
+        return worth
+
+    if not bool(choose(0, None).any()):
+        return []
+    parent.clear()
+    _, codes = network(target, last, choose, stride)
+    return codes
+
+
+def coverage(codes: list[Tensor]) -> Tensor:
+    """float [1, 1, H, W]: 1 where a block of any level is coded. Elsewhere the old frame stays, to the bit."""
+    whole = torch.zeros(())
+    for s, code in zip(STRIDES, codes, strict=False):
+        present = (code >= 0).float().unsqueeze(1)
+        whole = torch.maximum(whole, F.interpolate(present, scale_factor=s))
+    return whole
+
+
+def add_change(last: Tensor, change: Tensor, covered: Tensor) -> Tensor:
+    """Frames [B, GROUP, 3, H, W] from the last frame [B, 3, H, W], the change [B, GROUP * 3, H, W] and its coverage."""
+    frames = (change * covered).reshape(len(last), GROUP, 3, *last.shape[-2:])
+    return last.unsqueeze(1) + frames
+
+
+def quantised(frames: Tensor) -> Tensor:
+    """Rounded to the 256 values that pixels have, so that encoder and decoder go on from the same frame."""
+    return frames.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
+
+
+def _grid(array: np.ndarray, last: Tensor, stride: int) -> Tensor:
+    """int32 [ceil(H/s), ceil(W/s)] -> int64 [1, h, w] over the padded frame."""
+    h, w = (n // stride for n in last.shape[-2:])
+    padded = np.full((h, w), ABSENT, np.int64)
+    padded[: array.shape[0], : array.shape[1]] = array
+    return torch.from_numpy(padded)[None]
+
+
+def _thumbnail(frame: np.ndarray) -> np.ndarray:
+    """Grey float [h, w], about 32 pixels on the short side, for comparing frames."""
+    step = max(1, min(frame.shape[:2]) // 32)
+    grey = frame.mean(-1)[: frame.shape[0] // step * step, : frame.shape[1] // step * step]
+    return grey.reshape(grey.shape[0] // step, step, -1, step).mean((1, 3))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """How alike two thumbnails are; flat pictures of about the same grey are alike."""
+    x, y = a - a.mean(), b - b.mean()
+    if x.std() < 4 and y.std() < 4:
+        return 1.0 if abs(a.mean() - b.mean()) < 32 else 0.0
+    return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum() + 1e-9))
+
+
+class _SoundTrack:
+    """Decoded sound of a whole video, handed out up to one point in time after another."""
+
+    def __init__(self, pieces: Iterator[Audio], samples: int, rate: int):
+        self.pieces, self.samples, self.rate = pieces, samples, rate
+        self.held = np.zeros(0, np.float32)
+        self.given = 0
+
+    def until(self, seconds: float | None) -> Audio:
+        """What comes next, up to this time, or with None all that is left."""
+        end = self.samples if seconds is None else min(self.samples, round(seconds * self.rate))
+        need = max(0, end - self.given)
+        while len(self.held) < need:
+            self.held = np.concatenate([self.held, next(self.pieces).samples])
+        now, self.held = self.held[:need], self.held[need:]
+        self.given += need
+        return Audio(now, self.rate)
