@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -63,6 +63,7 @@ def test_no_flags_without_absent_blocks_or_planes():
     assert split_flags(np.array([ABSENT, 1])).size == 0
 
 
+@settings(deadline=None)
 @given(levels)
 def test_flags_round_trip(level):
     flags = split_flags(level)

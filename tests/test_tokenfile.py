@@ -82,6 +82,7 @@ def header_of(kinds, order=(0,), alphabets=(("a", 2),)):
 # --- round trips
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 31), st.integers(0, 20), st.integers(0, 1 << 40)), max_size=8))
 def test_bits_round_trip(runs):
     writer, expected = BitWriter(), []
@@ -109,7 +110,7 @@ def test_bits_of_many_codes_are_those_of_a_plain_loop():
     assert np.array_equal(reader.take(values.size, 5), values)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(trees, max_size=3))
 def test_any_tree_of_codes_round_trips(roots):
     data = dumps(roots, ALPHABETS)
@@ -278,7 +279,8 @@ def test_alphabets_of_another_tokenizer_are_refused():
 # --- hostility
 
 
-@given(st.binary(max_size=60), st.binary(max_size=200), st.integers(0, 1 << 64 - 1))
+@settings(deadline=None)
+@given(st.binary(max_size=60), st.binary(max_size=200), st.integers(0, (1 << 64) - 1))
 def test_random_bytes_only_raise_token_file_errors(header, payload, length):
     files = [
         payload,
@@ -312,6 +314,7 @@ def replaced(value, path, new):
     return copy
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(list(spots(base))), json_values), min_size=1, max_size=2), st.binary(max_size=40)
 )
