@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from panglot import media, tokenfile
-from panglot.media import Audio, Image, Text, Video
+from panglot.media import Audio, Media, Video
 from panglot.tokenfile import TokenFileError
 from panglot.tokenizers import MODALITIES, tokenizer
 from panglot.tokenizers.base import Alphabet, Codes, CodesError
 
-Media: TypeAlias = Text | Image | Audio | Video
 Progress: TypeAlias = Callable[[float], None]
 """Called with the part that is done, 0 to 1."""
 
@@ -115,16 +114,16 @@ def encode_file(path: str | os.PathLike[str], options: Options, progress: Progre
     coder = tokenizer(info.modality)
     if info.modality in ("text", "image"):
         return coder.encode(media.open(path), **chosen)
-    chunks = media.open_stream(path, fps=options.fps)
-    return coder.join(coder.encode_stream(reported(chunks, info.duration or 0.0, progress), **chosen))
+    with media.open_stream(path, fps=options.fps) as chunks:
+        return coder.join(coder.encode_stream(reported(chunks, info.duration or 0.0, progress), **chosen))
 
 
 def decode_file(codes: Codes, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
     """Decode codes into one file, its format chosen by the suffix of `path`; all of it or nothing."""
-    coder = tokenizer(codes.modality)
     if codes.modality in ("text", "image"):
-        media.save(coder.decode(codes), path)
+        media.save(decode(codes), path)
     else:
+        coder: Any = tokenizer(codes.modality)  # of sound or video, which decode as a stream too
         media.save_stream(reported(coder.decode_stream(codes), seconds(codes), progress), path)
 
 

@@ -122,7 +122,8 @@ def inspect(
     if original and info.modality in ("text", "image"):
         media.save(media.open(path), original)
     elif original:
-        media.save_stream(media.open_stream(path, fps=options.fps), original)
+        with media.open_stream(path, fps=options.fps) as chunks:
+            media.save_stream(chunks, original)
     return Inspection(Path(path), info, tuple(levels), original)
 
 
@@ -161,25 +162,24 @@ def _whole(path: Path, name: str, choice: Options, target: Path | None, done: co
 
 def _streamed(path: Path, name: str, choice: Options, target: Path | None, done: convert.Progress) -> Level:
     """A level of sound or video, read twice: once to encode it, once beside the decoded stream to compare."""
-    chunks = media.open_stream(path, fps=choice.fps)
-    info = chunks.info
-    coder = tokenizer(info.modality)
+    info = media.probe(path)
+    coder: Any = tokenizer(info.modality)  # of sound or video, which decode as a stream too
+    length = info.duration or 0.0
     reading, decoding = Stopwatch(), Stopwatch()
     start = perf_counter()
-    source = convert.reported(reading.over(chunks), info.duration or 0.0, lambda part: done(part / 2))
-    codes = coder.join(coder.encode_stream(source, **choice.of(info.modality)))
+    with media.open_stream(path, fps=choice.fps) as chunks:
+        source = convert.reported(reading.over(chunks), length, lambda part: done(part / 2))
+        codes = coder.join(coder.encode_stream(source, **choice.of(info.modality)))
     encode_seconds = perf_counter() - start - reading.seconds
 
     every = max(1, int(codes.header.get("frames") or 0) // FRAMES)
-    meter = Meter(Reference(media.open_stream(path, fps=choice.fps)), every)
-    decoded = convert.reported(
-        decoding.over(coder.decode_stream(codes)), info.duration or 0.0, lambda p: done((1 + p) / 2)
-    )
-    watched = meter.over(decoded)
-    if target:
-        media.save_stream(watched, target)
-    else:
-        deque(watched, maxlen=0)
+    with media.open_stream(path, fps=choice.fps) as chunks:
+        meter = Meter(Reference(chunks), every)
+        decoded = convert.reported(decoding.over(coder.decode_stream(codes)), length, lambda p: done((1 + p) / 2))
+        if target:
+            media.save_stream(meter.over(decoded), target)
+        else:
+            deque(meter.over(decoded), maxlen=0)
     bits = codes.bits(coder.alphabets)
     return Level(name, codes, bits, meter.fidelity(), encode_seconds, decoding.seconds, target)
 

@@ -111,7 +111,7 @@ def mel_distance(a: Audio, b: Audio) -> float:
 
 
 def mel_power(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Mel power spectrogram, float64 [bands, frames], as `mel_distance` defines it; a full-scale sine is near 0.1."""
+    """Mel power spectrogram, float64 [bands, frames], as `mel_distance` defines it; a full 1 kHz sine peaks at 0.2."""
     window, hop = round(0.025 * rate), round(0.010 * rate)
     fft = 1 << (2 * window - 1).bit_length()
     frames = max(1, math.ceil((samples.size - window) / hop) + 1)

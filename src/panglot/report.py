@@ -23,7 +23,7 @@ import numpy as np
 
 from panglot import measure, media
 from panglot.inspect import Inspection, Level
-from panglot.media import Audio, Image
+from panglot.media import Image, Video
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.base import ABSENT, Codes
 
@@ -162,9 +162,7 @@ def _image_cards(inspection: Inspection, original: Path, work: Path) -> str:
 
 
 def _audio_cards(inspection: Inspection, original: Path, work: Path) -> str:
-    start = next(iter(media.open_stream(original, seconds=SPECTROGRAM_SECONDS)))
-    assert isinstance(start, Audio)
-    peak = float(measure.mel_power(measure.mono(start), start.rate).max())
+    peak = float(_mel_power(original).max())
     cards = [_card("original", "", _player(original, work) + _spectrogram(original, peak, work), original=True)]
     for level in inspection.levels:
         if level.decoded is None:
@@ -182,13 +180,19 @@ def _spectrogram(path: Path, peak: float, work: Path) -> str:
     """The mel spectrogram of the first minute, low notes at the bottom, 80 dB down from the loudest of the original."""
     from matplotlib import colormaps
 
-    start = next(iter(media.open_stream(path, seconds=SPECTROGRAM_SECONDS)))
-    assert isinstance(start, Audio)
-    power = measure.mel_power(measure.mono(start), start.rate)
+    power = _mel_power(path)
     level = 10 * np.log10(np.maximum(power / max(peak, 1e-10), 1e-8)) / 80 + 1
     level = level[:, :: max(1, level.shape[1] // 1500)]
     pixels = (colormaps["magma"](np.clip(level[::-1], 0, 1))[..., :3] * 255).astype(np.uint8)
     return _picture(pixels.repeat(2, 0), path.with_name(path.stem + "-spectrogram.png"), work, "spectrogram strip")
+
+
+def _mel_power(path: Path) -> np.ndarray:
+    with media.open_stream(path, seconds=SPECTROGRAM_SECONDS) as chunks:
+        start = next(chunks)
+    if isinstance(start, Video):
+        raise ValueError(f"{path} is a video; a spectrogram needs a sound file")
+    return measure.mel_power(measure.mono(start), start.rate)
 
 
 def _video_cards(inspection: Inspection, original: Path, work: Path) -> str:
