@@ -1,0 +1,169 @@
+"""Neural tokenizers to compare speed with, at their published sizes, with random weights.
+
+Each function builds one model and returns a `Peer`, whose `run` encodes and decodes the given input once. Speed does
+not depend on what the weights are, as long as they work: Mimi and EnCodec are built with codebooks of zeros, where
+every code is the same, so those are filled at random first. Each peer runs at its cheapest published setting that is
+near panglot's rate. The source of each size is in the docstring of its function.
+Not here: fidelity, for which trained weights would be needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from _common import Missing
+
+
+@dataclass(frozen=True)
+class Peer:
+    """name: model and setting; parameters: their number; run: encode and decode once, returns the codes."""
+
+    name: str
+    parameters: int
+    run: Callable[[], torch.Tensor]
+
+
+def _library(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise Missing(f"{name} is not installed: pip install -c constraints.txt {name}") from error
+
+
+def _peer(name: str, model: torch.nn.Module, run: Callable[[Any], torch.Tensor]) -> Peer:
+    model.eval().requires_grad_(False)
+
+    def once() -> torch.Tensor:
+        with torch.inference_mode():
+            return run(model)
+
+    return Peer(name, sum(p.numel() for p in model.parameters()), once)
+
+
+def _picture(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def emu3(pixels: np.ndarray) -> Peer:
+    """Emu3's vision tokenizer; the defaults are those of BAAI/Emu3-VisionTokenizer (arXiv 2409.18869)."""
+    library = _library("transformers")
+    sizes = torch.tensor([pixels.shape[:2]])
+
+    def run(model: Any) -> torch.Tensor:
+        codes = model.encode(_picture(pixels), sizes).image_tokens[0][None]
+        model.decode(codes)
+        return codes
+
+    return _peer("Emu3VQVAE", library.Emu3VQVAE(library.Emu3VQVAEConfig()), run)
+
+
+def janus(pixels: np.ndarray) -> Peer:
+    """Janus' image tokenizer; the defaults are those of deepseek-ai/Janus (arXiv 2410.13848).
+
+    num_patches, which says only how many codes a side the decoder expects, is set for the given picture.
+    """
+    library = _library("transformers")
+    config = library.JanusVQVAEConfig(num_patches=pixels.shape[0] // 16)
+
+    def run(model: Any) -> torch.Tensor:
+        codes = model.encode(_picture(pixels)).image_tokens
+        model.decode(codes.view(1, -1))
+        return codes
+
+    return _peer("JanusVQVAE", library.JanusVQVAE(config), run)
+
+
+def vqmodel(pixels: np.ndarray) -> Peer:
+    """The VQGAN of aMUSEd-256 (arXiv 2401.01808), sizes as in the conversion script of diffusers."""
+    blocks = (128, 256, 256, 512, 768)
+    model = _library("diffusers").VQModel(
+        block_out_channels=blocks,
+        down_block_types=("DownEncoderBlock2D",) * len(blocks),
+        up_block_types=("UpDecoderBlock2D",) * len(blocks),
+        layers_per_block=2,
+        latent_channels=64,
+        num_vq_embeddings=8192,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+    )
+
+    def run(model: Any) -> torch.Tensor:
+        latents = model.encode(_picture(pixels)).latents
+        codes = model.quantize(latents)[2][2]
+        _, channels, height, width = latents.shape
+        model.decode(codes, force_not_quantize=True, shape=(1, height, width, channels))
+        return codes
+
+    return _peer("VQModel (aMUSEd-256)", model, run)
+
+
+def mimi(samples: np.ndarray) -> Peer:
+    """Mimi with 8 codebooks, 1.1 kbit/s; the defaults are those of kyutai/mimi (arXiv 2410.00037)."""
+    library = _library("transformers")
+    model = library.MimiModel(library.MimiConfig())
+    for name, buffer in model.named_buffers():
+        if name.endswith("embed_sum"):
+            buffer.normal_()
+    sound = torch.from_numpy(samples)[None, None]
+
+    def run(model: Any) -> torch.Tensor:
+        codes = model.encode(sound, num_quantizers=8).audio_codes
+        model.decode(codes)
+        return codes
+
+    return _peer("Mimi, 8 codes", model, run)
+
+
+def encodec(samples: np.ndarray) -> Peer:
+    """EnCodec at 1.5 kbit/s; the defaults are those of facebook/encodec_24khz (arXiv 2210.13438)."""
+    library = _library("transformers")
+    model = library.EncodecModel(library.EncodecConfig())
+    for name, buffer in model.named_buffers():
+        if name.endswith("codebook.embed"):
+            buffer.normal_()
+    sound = torch.from_numpy(samples)[None, None]
+
+    def run(model: Any) -> torch.Tensor:
+        coded = model.encode(sound, bandwidth=1.5)
+        model.decode(coded.audio_codes, coded.audio_scales)
+        return coded.audio_codes
+
+    return _peer("EnCodec 24 kHz, 1.5 kbit/s", model, run)
+
+
+def dac(samples: np.ndarray) -> Peer:
+    """DAC at 24 kHz, 2 of its 32 codebooks, 1.5 kbit/s; sizes of descript/dac_24khz (arXiv 2306.06546)."""
+    library = _library("transformers")
+    config = library.DacConfig(
+        sampling_rate=24_000, downsampling_ratios=[2, 4, 5, 8], upsampling_ratios=[8, 5, 4, 2], n_codebooks=32
+    )
+    sound = torch.from_numpy(samples)[None, None]
+
+    def run(model: Any) -> torch.Tensor:
+        codes = model.encode(sound, n_quantizers=2).audio_codes
+        model.decode(audio_codes=codes)
+        return codes
+
+    return _peer("DAC 24 kHz, 2 codes", library.DacModel(config), run)
+
+
+def vidtok(frames: np.ndarray) -> Peer:
+    """VidTok, causal, 4x8x8, FSQ with 262,144 codes; sizes are the defaults of diffusers (arXiv 2412.13061)."""
+    model = _library("diffusers").AutoencoderVidTok(
+        z_channels=6, double_z=False, regularizer="fsq", codebook_size=262_144, is_causal=True
+    )
+    clip = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+    def run(model: Any) -> torch.Tensor:
+        codes = model.encode(clip)[1]
+        model.decode(codes, decode_from_indices=True)
+        return codes
+
+    return _peer("VidTok 4x8x8 FSQ", model, run)
