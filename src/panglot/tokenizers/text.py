@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -115,11 +115,14 @@ class TextTokenizer(Tokenizer[Text]):
             raise TypeError(f"text has no option {next(iter(options))!r}")
         held = ""
         for chunk in chunks:
-            text = held + chunk.text
-            end = self._last_piece(text)
-            held = text[end:]
-            if end:
-                yield self._codes(self._bpe.encode(text[:end]).ids)
+            held += chunk.text
+            found = self._bpe.encode(held)
+            if found.ids:
+                pieces = found.word_ids  # of each token the piece it is from
+                known = pieces.index(pieces[-1])
+                held = held[found.offsets[known][0] :]
+                if known:
+                    yield self._codes(found.ids[:known])
         if held:
             yield self._codes(self._bpe.encode(held).ids)
 
@@ -144,11 +147,6 @@ class TextTokenizer(Tokenizer[Text]):
         if isinstance(media, Text):
             return self.encode(media, **options).tokens()
         return {"text": 4 * (media.characters or 0)}
-
-    def _last_piece(self, text: str) -> int:
-        """Where the last piece of a text starts; 0 when the text is empty."""
-        pieces = cast("pre_tokenizers.PreTokenizer", self._bpe.pre_tokenizer).pre_tokenize_str(text)
-        return pieces[-1][1][0] if pieces else 0
 
     def _codes(self, ids: Any) -> Codes:
         return Codes("text", {}, {"text": np.asarray(ids, np.int32)})
