@@ -89,6 +89,7 @@ def test_impossible_flags_are_refused(shape, symbols, fault):
 
 
 class OnlyAlphabets(Tokenizer):
+    modality = "video"
     alphabets = (Alphabet("x", 4),)
     encode = decode = count = encode_stream = join = lambda self, *_: NotImplemented
 
@@ -109,5 +110,5 @@ def test_check_refuses(name, array, fault):
 
 
 def test_check_accepts_the_whole_range_and_absent():
-    OnlyAlphabets().check(Codes("image", {}, {"x": np.array([ABSENT, 0, 3])}))
-    OnlyAlphabets().check(Codes("image", {}, {"x": np.zeros((0, 4), np.int32)}))
+    OnlyAlphabets().check(Codes("video", {}, {"x": np.array([ABSENT, 0, 3])}))
+    OnlyAlphabets().check(Codes("video", {}, {"x": np.zeros((0, 4), np.int32)}))
