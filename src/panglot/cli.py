@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+DEMO = ("photo.jpg", "voice.ogg", "music.ogg", "video.mp4", "text.txt")
 
 app = typer.Typer(
     name="panglot",
@@ -164,7 +165,7 @@ def demo(
 
     log = Log(as_json)
     with resources.as_file(resources.files("panglot") / "assets" / "demo") as assets, staged(out) as work:
-        files = sorted(p for p in assets.iterdir() if p.suffix != ".md")
+        files = [assets / name for name in DEMO]
         for file in files:
             tokens = work / f"{file.stem}.pgt"
             with progress(f"encode and decode {file.name}"):

@@ -31,6 +31,7 @@ PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="panglot">'
 SPECTROGRAM_SECONDS = 60
 STRIP_WIDTH = 160
+STRIP_ROWS = 60
 CHIPS = 600
 
 INTRO = """Every file was cut into tokens, whole numbers from small alphabets, and built again from these numbers alone.
@@ -200,12 +201,12 @@ def _video_cards(inspection: Inspection, original: Path, work: Path) -> str:
     names = list(dict.fromkeys(n for x in inspection.levels for n in _kinds(x.codes)))
     palette = colours(np.arange(1, len(names) + 1))
     for level in inspection.levels:
-        kinds = np.array([names.index(n) for n in _kinds(level.codes, each=True)], np.int64)
-        rows = math.ceil(len(kinds) / STRIP_WIDTH) or 1
-        grid = np.full((rows, STRIP_WIDTH, 3), 128, np.uint8)
-        grid.reshape(-1, 3)[: len(kinds)] = palette[kinds]
+        kinds = _kinds(level.codes, each=True)[: STRIP_WIDTH * STRIP_ROWS]
+        grid = np.full((math.ceil(len(kinds) / STRIP_WIDTH) or 1, STRIP_WIDTH, 3), 128, np.uint8)
+        grid.reshape(-1, 3)[: len(kinds)] = palette[[names.index(kind) for kind in kinds]]
         inner = _shown(level, work) + _picture(grid, _beside(level, "tokens"), work, "tokens")
-        cards.append(_card(level.name, summary(level), inner, "all tokens in stream order, coloured by alphabet"))
+        which = "all tokens" if len(kinds) == level.tokens else f"the first {len(kinds):,} tokens"
+        cards.append(_card(level.name, summary(level), inner, f"{which} in stream order, coloured by alphabet"))
     keys = "".join(
         f'<span class="key"><i style="background:rgb({r},{g},{b})"></i>{_text(name)}</span>'
         for name, (r, g, b) in zip(names, palette.tolist(), strict=True)
@@ -214,7 +215,7 @@ def _video_cards(inspection: Inspection, original: Path, work: Path) -> str:
 
 
 def _kinds(codes: Codes, each: bool = False) -> list[str]:
-    """The alphabets of a video in stream order: once each, or once for `each` token."""
+    """The alphabets of a video in stream order: once each, or once for `each` token (split flags have no colour)."""
     found: list[str] = []
     for part in codes.walk():
         for name, array in part.arrays.items():
