@@ -161,3 +161,47 @@ class SoundBatches:
             piece = sound[max(0, at) : at + self.length]
             row[max(0, -at) : max(0, -at) + len(piece)] = piece[: self.length - max(0, -at)] * gain
         return np.clip(out, -1, 1)
+
+
+class ClipBatches:
+    """Stretches of clips: a frame as the image tokenizer gives it back, and the four true frames after it.
+
+    decode(frames uint8 [T, H, W, 3]) -> uint8 frames, each as decoded from its codes; called once for every third
+    frame of a clip and every quality, at the start. Batches are a pure function of (seed, step).
+    """
+
+    def __init__(self, clips: list[np.ndarray], decode: list, size: int, batch: int, seed: int):
+        self.clips, self.size, self.batch, self.seed = clips, size, batch, seed
+        self.keys = [[d(clip[: len(clip) - 8 : 3]) for d in decode] for clip in clips]
+        self.weights = np.array([len(c) for c in clips]) / sum(len(c) for c in clips)
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [batch, 3, s, s] decoded frames and [batch, 4, 3, s, s] true frames after them, in [-1, 1]"""
+        rng = np.random.default_rng([self.seed, step])
+        pairs = [self._pair(rng) for _ in range(self.batch)]
+        last, after = (np.stack(x) for x in zip(*pairs, strict=True))
+        return (
+            last.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1,
+            after.transpose(0, 1, 4, 2, 3).astype(np.float32) / 127.5 - 1,
+        )
+
+    def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        pick = int(rng.choice(len(self.clips), p=self.weights))
+        clip, keys = self.clips[pick], self.keys[pick][int(rng.integers(len(self.keys[pick])))]
+        key = int(rng.integers(len(keys)))
+        pace = int(rng.integers(1, 3))
+        frames = clip[3 * key : 3 * key + 4 * pace + 1 : pace]
+        size, (h, w) = self.size, clip.shape[1:3]
+        # Prefer places where something moves; half of the time let the camera pan as well.
+        places = [(int(rng.integers(0, h - size + 1)), int(rng.integers(0, w - size + 1))) for _ in range(3)]
+        change = np.abs(frames[-1].astype(np.int16) - frames[0]).mean(-1)
+        places.sort(key=lambda p: -change[p[0] : p[0] + size, p[1] : p[1] + size].mean())
+        y, x = places[0 if rng.random() < 0.7 else 2]
+        dy, dx = rng.integers(-3, 4, 2) if rng.random() < 0.3 else (0, 0)
+        cuts = []
+        for i in range(5):
+            top, left = np.clip(y + i * dy, 0, h - size), np.clip(x + i * dx, 0, w - size)
+            source = keys[key] if i == 0 else frames[i]
+            cuts.append(source[top : top + size, left : left + size])
+        cuts = [c[:, ::-1] for c in cuts] if rng.random() < 0.5 else cuts
+        return cuts[0], np.stack(cuts[1:])

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from panglot.media import Audio
 from panglot.tokenizers import spectrum as sp
-from panglot.tokenizers.base import Alphabet, Codes, CodesError, Tokenizer
+from panglot.tokenizers.base import Alphabet, Codes, CodesError, Tokenizer, header_int
 from panglot.tokenizers.quantize import FSQ, allocate_levels, fit_linear, principal_components
 from panglot.tokenizers.weights import ASSETS, read_weights
 
@@ -314,14 +314,13 @@ class AudioTokenizer(Tokenizer[Audio]):
 
     def decode(self, codes: Codes) -> Audio:
         parts = [part.samples for part in self.decode_stream(codes)]
-        return Audio(np.concatenate(parts) if parts else np.zeros(0, np.float32), _rate(codes))
+        return Audio(np.concatenate(parts), header_int(codes, "rate", 1))
 
     def decode_stream(self, codes: Codes) -> Iterator[Audio]:
         """Sound piece by piece in bounded memory; the pieces add up to `decode`."""
         grid = self._checked(codes)
-        samples, rate = codes.header["samples"], _rate(codes)
+        left, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
         resampler = sp.Resampler(sp.RATE, rate)
-        left = int(samples)  # type: ignore[arg-type]
         for piece, last in self._segments(grid):
             out = resampler.push(piece, last=last)
             out = np.pad(out, (0, max(0, left - len(out)) if last else 0))[:left]
@@ -359,11 +358,7 @@ class AudioTokenizer(Tokenizer[Audio]):
     def _checked(self, codes: Codes) -> Tensor:
         self.check(codes)
         names = [f"audio/{k}" for k in range(1, len(codes.arrays) + 1)]
-        samples, rate = codes.header.get("samples"), codes.header.get("rate")
-        if not (isinstance(samples, int) and isinstance(rate, int) and samples >= 0 and 0 < rate <= 1_000_000):
-            raise CodesError(
-                f"audio codes say {samples} samples at {rate} Hz; both must be whole and the rate positive"
-            )
+        samples, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
         if not names or list(codes.arrays) != names:
             raise CodesError(f"audio codes need audio/1, audio/2, ... without gaps, not {list(codes.arrays)}")
         expected = (blocks(samples, rate),)
@@ -385,19 +380,12 @@ def blocks(samples: int, rate: int) -> int:
 def join_audio(pieces: Iterable[Codes]) -> Codes:
     """Consecutive audio codes as one value."""
     parts = list(pieces)
-    samples = sum(int(p.header["samples"]) for p in parts)  # type: ignore[arg-type]
-    rate = parts[-1].header["rate"] if parts else sp.RATE
-    names = list(parts[0].arrays) if parts else []
-    arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in names}
+    if not parts:
+        raise CodesError("a sound needs at least one piece, be it without samples")
+    samples, rate = sum(header_int(p, "samples") for p in parts), parts[0].header["rate"]
+    arrays = {name: np.concatenate([p.arrays[name] for p in parts]) for name in parts[0].arrays}
     return Codes("audio", {"samples": samples, "rate": rate}, arrays)
 
 
 def _piece(codes: np.ndarray, samples: int, rate: int) -> Codes:
     return Codes("audio", {"samples": samples, "rate": rate}, {f"audio/{k}": c for k, c in enumerate(codes, 1)})
-
-
-def _rate(codes: Codes) -> int:
-    rate = codes.header.get("rate")
-    if not isinstance(rate, int):
-        raise CodesError(f"audio codes say {rate} Hz; the rate must be a whole number")
-    return rate

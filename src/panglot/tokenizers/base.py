@@ -90,6 +90,14 @@ class Codes:
         return sum(n * width[name] for name, n in self.tokens().items())
 
 
+def header_int(codes: Codes, name: str, least: int = 0) -> int:
+    """A whole number >= least from the header. Raises CodesError."""
+    value = codes.header.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CodesError(f"{codes.modality} codes say {name} = {value!r}; it must be a whole number >= {least}")
+    return value
+
+
 SPLIT = Alphabet("split", 16)
 """Which blocks of a 2x2 group are present: bit 0 top left, 1 top right, 2 bottom left, 3 bottom right."""
 
@@ -201,7 +209,9 @@ class Tokenizer(ABC, Generic[M]):
         return [self.encode(m, **options) for m in media]
 
     def check(self, codes: Codes) -> None:
-        """Raise CodesError unless every array belongs to an alphabet and every code is in its range."""
+        """Raise CodesError unless the modality is ours, every array has an alphabet and every code is in its range."""
+        if codes.modality != self.modality:
+            raise CodesError(f"these are codes of {codes.modality}, not of {self.modality}: use that tokenizer")
         sizes = {a.name: a.size for a in self.alphabets}
         for part in codes.walk():
             for name, array in part.arrays.items():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from panglot.media import Image
-from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer
+from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
 
@@ -88,12 +88,7 @@ class ImageTokenizer(Tokenizer[Image]):
 
     def _checked(self, codes: Codes) -> tuple[int, int, list[np.ndarray]]:
         self.check(codes)
-        size = codes.header.get("height"), codes.header.get("width")
-        height, width = size
-        if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-            raise CodesError(
-                f"image codes say {size[0]} x {size[1]} pixels; height and width must be whole and positive"
-            )
+        height, width = header_int(codes, "height", 1), header_int(codes, "width", 1)
         names = [f"image/{s}" for s in STRIDES][: len(codes.arrays)]
         if not names or list(codes.arrays) != names:
             raise CodesError(

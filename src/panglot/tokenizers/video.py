@@ -15,6 +15,7 @@ Not here: the networks (`pyramid.py`), resampling to a constant frame rate (`pan
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from torch import Tensor
 
 from panglot.media import Audio, Image, Video
 from panglot.tokenizers.audio import AudioTokenizer
-from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer
+from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int
 from panglot.tokenizers.image import ImageTokenizer, strides_down_to, to_pixels, to_tensor
-from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
+from panglot.tokenizers.pyramid import STRIDES, Choice, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
 
 GROUP = 4
@@ -95,9 +96,9 @@ class VideoTokenizer(Tokenizer[Video]):
         if not parts:
             raise CodesError("a video needs at least one frame")
         header = dict(parts[0].header)
-        header["frames"] = sum(int(p.header["frames"]) for p in parts)  # type: ignore[arg-type]
+        header["frames"] = sum(header_int(p, "frames") for p in parts)
         if header["rate"] is not None:
-            header["samples"] = sum(int(p.header["samples"]) for p in parts)  # type: ignore[arg-type]
+            header["samples"] = sum(header_int(p, "samples") for p in parts)
         return Codes("video", header, {}, tuple(child for p in parts for child in p.children))
 
     def decode(self, codes: Codes) -> Video:
@@ -112,8 +113,10 @@ class VideoTokenizer(Tokenizer[Video]):
         sound = self._sound(codes)
         shown = 0
         last: Tensor | None = None
-        for child in codes.children:
-            if child.modality == "audio" or not left:
+        for child in itertools.chain(codes.children, _rest()):
+            if not left:
+                return
+            if child.modality == "audio":
                 continue
             if last is None and child.modality != "image":
                 raise CodesError("a video must begin with a keyframe")
@@ -122,23 +125,21 @@ class VideoTokenizer(Tokenizer[Video]):
             left -= len(frames)
             shown += len(frames)
             yield Video(frames, fps, sound.until(shown / fps if left else None) if sound else None)
-        if left:
-            raise CodesError(
-                f"the parts of this video are {left} frames short of the header's {codes.header['frames']}"
-            )
 
     def _sound(self, codes: Codes) -> _SoundTrack | None:
-        samples, rate = codes.header.get("samples"), codes.header.get("rate")
-        if rate is None:
-            return None
         parts = [c.arrays for c in codes.children if c.modality == "audio"]
+        if codes.header.get("rate") is None:
+            if parts or codes.header.get("samples") is not None:
+                raise CodesError("video codes have sound but no rate in the header")
+            return None
+        samples, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
         if len({tuple(arrays) for arrays in parts}) > 1:
             raise CodesError("the number of sound codes a block changes within one video")
         arrays = {name: np.concatenate([p[name] for p in parts]) for name in (parts[0] if parts else ())}
         whole = Codes("audio", {"samples": samples, "rate": rate}, arrays)
         if not samples and not parts:
-            return _SoundTrack(iter(()), 0, int(rate))
-        return _SoundTrack(self.audio.decode_stream(whole), int(samples or 0), int(rate))
+            return _SoundTrack(iter(()), 0, rate)
+        return _SoundTrack(self.audio.decode_stream(whole), samples, rate)
 
     def _frames(self, child: Codes, last: Tensor | None, height: int, width: int) -> tuple[np.ndarray, Tensor]:
         """The frames uint8 [n, H, W, 3] of one part, and the last of them as a padded tensor."""
@@ -166,11 +167,10 @@ class VideoTokenizer(Tokenizer[Video]):
 
     def _checked(self, codes: Codes) -> tuple[int, int, int, float]:
         self.check(codes)
-        header = codes.header
-        size = [header.get(k) for k in ("height", "width", "frames")]
-        fps = header.get("fps")
-        if not all(isinstance(n, int) and n > 0 for n in size) or not isinstance(fps, int | float) or not 0 < fps < 1e4:
-            raise CodesError(f"video codes say {size} (height, width, frames) at {fps} frames/s; all must be positive")
+        height, width, frames = (header_int(codes, name, 1) for name in ("height", "width", "frames"))
+        fps = codes.header.get("fps")
+        if not isinstance(fps, int | float) or not 0 < fps < 1e4:
+            raise CodesError(f"video codes say {fps} frames/s; it must be positive")
         for child in codes.children:
             names = set(child.arrays)
             needed = {"image": {"image/32"}, "change": {"span"}, "same": {"hold"}, "audio": {"audio/1"}}
@@ -180,10 +180,10 @@ class VideoTokenizer(Tokenizer[Video]):
                 if child.arrays[single].shape != (1,) or child.arrays[single][0] < 0:
                     raise CodesError(f"a {child.modality} part needs one {single} code")
             for s, level in zip(STRIDES, ("change/32", "change/16", "change/8"), strict=True):
-                shape = (-(-size[0] // s), -(-size[1] // s))  # type: ignore[operator]
+                shape = (-(-height // s), -(-width // s))
                 if level in names and child.arrays[level].shape != shape:
                     raise CodesError(f"{level} has shape {child.arrays[level].shape}, this video needs {shape}")
-        return size[0], size[1], size[2], float(fps)  # type: ignore[return-value]
+        return height, width, frames, float(fps)
 
 
 class _Encoder:
@@ -317,28 +317,36 @@ class _Encoder:
 def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: float, stride: int) -> list[Tensor]:
     """Codes [1, h, w] a level for the four frames [GROUP, 3, H, W] after `last`; -1 where a block is not worth one.
 
-    Coarse to fine: a block is coded where the error so far exceeds TOLERANCE times `error`, and finer blocks only
-    inside coded ones.
+    An empty list says that no block is.
     """
     target = (frames - last).reshape(1, -1, *frames.shape[-2:])
-    parent: list[Tensor] = []
+    threshold = torch.full((1, 1, 1, 1), TOLERANCE * error)
+    if not bool(where_wrong(target, threshold)(0, None).any()):
+        return []
+    _, codes = network(target, last, where_wrong(target, threshold), stride)
+    return codes
+
+
+def where_wrong(target: Tensor, threshold: Tensor) -> Choice:
+    """The blocks whose squared error so far exceeds a threshold [B, 1, 1, 1], finer ones only inside coarser ones.
+
+    target: [B, GROUP * 3, H, W]. The worst frame of a group decides: a short motion must not drown in three still
+    frames.
+    """
+    chosen: list[Tensor] = []
 
     def choose(level: int, picture: Tensor | None) -> Tensor:
         rest = target if picture is None else target - picture
-        s = STRIDES[level]
-        # The worst frame of a group decides: a short motion must not drown in three still frames.
-        squared = F.avg_pool2d((rest**2).reshape(GROUP, 3, *rest.shape[-2:]).mean(1, keepdim=True), s)
-        worth = squared.amax(0, keepdim=True) > TOLERANCE * error
-        if parent:
-            worth &= F.interpolate(parent[-1].float(), scale_factor=2).bool()
-        parent.append(worth)
+        b, _, h, w = rest.shape
+        frames = (rest.float() ** 2).reshape(b * GROUP, 3, h, w).mean(1, keepdim=True)
+        blocks = F.avg_pool2d(frames, STRIDES[level]).unflatten(0, (b, GROUP))
+        worth = blocks.amax(1) > threshold
+        if chosen:
+            worth &= F.interpolate(chosen[-1].float(), scale_factor=2).bool()
+        chosen.append(worth)
         return worth
 
-    if not bool(choose(0, None).any()):
-        return []
-    parent.clear()
-    _, codes = network(target, last, choose, stride)
-    return codes
+    return choose
 
 
 def coverage(codes: list[Tensor]) -> Tensor:
@@ -382,6 +390,13 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     if x.std() < 4 and y.std() < 4:
         return 1.0 if abs(a.mean() - b.mean()) < 32 else 0.0
     return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum() + 1e-9))
+
+
+def _rest() -> Iterator[Codes]:
+    """Endless holding: what is shown when the parts of a video end before its last frame."""
+    hold = np.array([HOLD - 1], np.int32)
+    while True:
+        yield Codes("same", {}, {"hold": hold})
 
 
 class _SoundTrack:

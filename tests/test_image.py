@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from panglot import tokenfile
+from panglot.media import Image
+from panglot.testing import TokenizerContract, some_image
+from panglot.tokenizers import image as module
+from panglot.tokenizers import tokenizer
+from panglot.tokenizers.base import ABSENT, Codes, CodesError
+
+GOLDEN = Path(__file__).parent / "data" / "golden_image.pgt"
+SIZES = [(64, 48), (33, 7), (1, 1), (40, 129)]
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / ((a.astype(float) - b) ** 2).mean())
+
+
+class TestImageContract(TokenizerContract):
+    prefixes_decode = True
+    blocks_may_be_absent = True
+
+    def tokenizer(self):
+        return tokenizer("image")
+
+    def samples(self):
+        return [some_image(h, w, seed) for seed, (h, w) in enumerate(SIZES)]
+
+    def options(self):
+        return ({}, {"stride": 16})
+
+
+def test_every_level_improves():
+    tok, picture = tokenizer("image"), some_image(192, 256, 5)
+    quality = [psnr(tok.decode(tok.encode(picture, stride=s)).pixels, picture.pixels) for s in (32, 16, 8)]
+    assert quality[1] > quality[0] + 1
+    assert quality[2] > quality[1] + 1
+
+
+def test_more_blocks_are_better():
+    tok, picture = tokenizer("image"), some_image(128, 128, 5)
+    codes = tok.encode(picture)
+    order = np.random.default_rng(0).permutation(256).reshape(16, 16)
+    quality = []
+    for kept in (0, 64, 128, 192, 256):
+        fine = np.where(order < kept, codes.arrays["image/8"], ABSENT)
+        thin = Codes("image", codes.header, {**codes.arrays, "image/8": fine})
+        quality.append(psnr(tok.decode(thin).pixels, picture.pixels))
+    assert quality == sorted(quality)
+
+
+def test_tiles_leave_no_seams(monkeypatch):
+    """The decoded picture is nearly the same whether one tile or many cover it, at the borders of tiles too."""
+    tok, picture = tokenizer("image"), some_image(448, 448, 7)
+    codes = tok.encode(picture)
+    whole = tok.decode(codes).pixels.astype(int)
+    monkeypatch.setattr(module, "TILE", 128)
+    tiled = tok.decode(codes).pixels.astype(int)
+    assert np.abs(whole - tiled).max() <= 2
+    again = tok.encode(picture)
+    assert np.mean(again.arrays["image/32"] == codes.arrays["image/32"]) > 0.95
+
+
+def test_golden_codes():
+    """Codes written on another day decode to the same picture, and the same picture gives the same codes."""
+    tok = tokenizer("image")
+    (codes,) = tokenfile.read(GOLDEN, tok.alphabets)
+    picture = some_image(80, 100, 11)
+    encoded = tok.encode(picture)
+    for name, array in codes.arrays.items():
+        assert np.mean(encoded.arrays[name] == array) > 0.99
+    assert psnr(tok.decode(codes).pixels, picture.pixels) == pytest.approx(
+        psnr(tok.decode(encoded).pixels, picture.pixels), abs=0.2
+    )
+    assert psnr(tok.decode(codes).pixels, picture.pixels) > 22
+
+
+@pytest.mark.parametrize("stride", [0, 64, 7])
+def test_unknown_stride(stride):
+    with pytest.raises(CodesError, match="use 32, 16 or 8"):
+        tokenizer("image").encode(some_image(8, 8), stride=stride)
+
+
+def test_a_flat_picture_stays_flat():
+    picture = Image(np.full((96, 96, 3), 128, np.uint8))
+    decoded = tokenizer("image").decode(tokenizer("image").encode(picture)).pixels
+    assert decoded.std() < 3
+    assert abs(decoded.mean() - 128) < 3
