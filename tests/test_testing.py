@@ -343,7 +343,7 @@ def test_illegal_codes_have_one_fault_each():
 
 def test_random_codes_are_legal_and_keep_what_is_absent():
     array = np.array([[ABSENT, 3, 200, 7]])
-    codes = Codes("video", {}, {}, (Codes("image", {}, {"grey/4": array}),))
+    codes = Codes("image", {}, {}, (Codes("image", {}, {"grey/4": array}),))
     drawn = random_codes(codes, Honest(), 1)
     Honest().check(drawn)
     assert drawn != codes
