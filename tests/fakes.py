@@ -86,7 +86,9 @@ class FakeAudio(Tokenizer[Audio]):
             np.array_split(np.arange(codes.header["samples"]), len(loud)), loud, pitch, strict=True
         ):
             phase = np.linspace(0, np.pi * crossings, len(part), endpoint=False)
-            yield Audio((level / 1023 * np.sqrt(2) * np.sin(phase)).clip(-1, 1).astype(np.float32), codes.header["rate"])
+            yield Audio(
+                (level / 1023 * np.sqrt(2) * np.sin(phase)).clip(-1, 1).astype(np.float32), codes.header["rate"]
+            )
 
     def count(self, media: Any, **options: Any) -> dict[str, int]:
         raise NotImplementedError

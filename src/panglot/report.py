@@ -225,10 +225,14 @@ def _kinds(codes: Codes, each: bool = False) -> list[str]:
 
 
 def colours(codes: np.ndarray, light: bool = False) -> np.ndarray:
-    """A colour for every code, uint8 [..., 3]: equal codes alike, neighbouring numbers far apart; grey is absent."""
+    """A colour for every code, uint8 [..., 3]: equal codes alike, neighbouring numbers far apart; grey is absent.
+
+    Hue and brightness step by two irrational numbers, so that 4,096 codes have 4,096 colours.
+    """
     turn = 2 * np.pi * (codes[..., None] * 0.61803398875 + np.array([0, 1 / 3, 2 / 3]))
     low, high = (0.70, 0.98) if light else (0.15, 0.95)
-    rgb = low + (high - low) * (0.5 + 0.5 * np.cos(turn))
+    bright = 0.6 + 0.4 * (codes[..., None] * 0.75487766625 % 1)
+    rgb = low + (high - low) * bright * (0.5 + 0.5 * np.cos(turn))
     rgb[codes == ABSENT] = 0.5
     return (rgb * 255).astype(np.uint8)
 
