@@ -103,4 +103,6 @@ def test_nothing_is_unpickled(path):
             if isinstance(owner, ast.Name) and owner.id in ("torch", "np", "numpy"):
                 keywords = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
                 safe = {"torch": ("weights_only", True)}.get(owner.id, ("allow_pickle", False))
-                assert keywords.get(safe[0]) is safe[1], f"line {node.lineno}: {owner.id}.load without {safe[0]}={safe[1]}"
+                assert keywords.get(safe[0]) is safe[1], (
+                    f"line {node.lineno}: {owner.id}.load without {safe[0]}={safe[1]}"
+                )
