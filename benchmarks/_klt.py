@@ -84,12 +84,17 @@ class Klt:
         return coefficients @ basis.T + self.mean
 
 
-def lloyd_max(samples: np.ndarray, levels: int, rounds: int = 60) -> tuple[np.ndarray, float]:
-    """The scalar quantiser with the least squared error on sorted samples [n]: centroids [levels], and that error."""
+def lloyd_max(samples: np.ndarray, levels: int, rounds: int = 200) -> tuple[np.ndarray, float]:
+    """The scalar quantiser with the least squared error on sorted samples [n]: centroids [levels], and that error.
+
+    Starts from the cube root of the density, where the optimum for many levels lies (Panter and Dite, Proc. IRE 1951).
+    """
     values = samples.astype(np.float64)
     total = np.concatenate([[0.0], np.cumsum(values)])
     square = float(values @ values)
-    centroids = np.quantile(values, (np.arange(levels) + 0.5) / levels)
+    counts, bins = np.histogram(values, 1000)
+    share = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
+    centroids = np.interp((np.arange(levels) + 0.5) / levels * share[-1], share, bins)
     error = math.inf
     for _ in range(rounds):
         edges = np.searchsorted(values, (centroids[1:] + centroids[:-1]) / 2)
@@ -98,6 +103,6 @@ def lloyd_max(samples: np.ndarray, levels: int, rounds: int = 60) -> tuple[np.nd
         sums = np.diff(total[edges])
         centroids = np.where(counts > 0, sums / np.maximum(counts, 1), centroids)
         before, error = error, (square - float((sums * centroids)[counts > 0].sum())) / len(values)
-        if before - error <= 1e-5 * error:
+        if before - error <= 1e-6 * error:
             break
     return centroids.astype(np.float32), error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -65,7 +66,8 @@ def _units(packet: bytes) -> Iterator[tuple[int, int]]:
     while at >= 0:
         starts.append(at - 1 if at > 0 and packet[at - 1] == 0 else at)
         at = packet.find(b"\x00\x00\x01", at + 3)
-    yield from zip(starts, [*starts[1:], len(packet)], strict=True)
+    if starts:
+        yield from pairwise([*starts, len(packet)])
 
 
 def encode(frames: np.ndarray, fps: float, name: str, crf: int) -> tuple[list[av.Packet], int]:

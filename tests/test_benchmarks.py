@@ -74,9 +74,10 @@ def test_levels_keep_within_the_bits_and_leave_no_room(bits, seed):
 def test_water_filling_gives_strong_components_more_levels():
     rng = np.random.default_rng(0)
     klt = Klt.fit((rng.normal(size=(4000, 6)) * 3.0 ** -np.arange(6)).astype(np.float32), keep=6)
-    levels = klt.levels(10)
-    assert levels == sorted(levels, reverse=True)
-    assert levels[0] > 2 * levels[1]
+    first, second, third, *rest = klt.levels(10)
+    assert 1.5 < first / second < 5  # one level more for a third of the error, where levels are many
+    assert 1.5 < second / third < 5
+    assert len(rest) <= 1
 
 
 # Payloads
@@ -187,9 +188,9 @@ def test_margins_have_the_right_sign():
     assert next(r for r in sound.rows if r["peer"] == "opus/6k" and r["what"] == "mel dB, esc10")["margin"] == 2.0
 
 
-@pytest.mark.parametrize("script", sorted(p.name for p in BENCHMARKS.glob("[a-z]*.py")))
+@pytest.mark.parametrize("script", ["image_fidelity", "sound_fidelity", "video_fidelity", "speed", "memory"])
 def test_every_script_explains_itself_and_refuses_unknown_rows(script, tmp_path):
-    command = [sys.executable, str(BENCHMARKS / script), "--data", str(tmp_path), "--only", "nonsense"]
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--data", str(tmp_path), "--only", "nonsense"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2
     assert "no such row; there are" in run.stderr
