@@ -72,7 +72,7 @@ def strides() -> tuple[int, ...]:
 
 def depths() -> tuple[int, ...]:
     """Numbers of codes that a frame of sound can have: 1 to K."""
-    return tuple(range(1, len(tokenizer("audio").alphabets) + 1))
+    return tuple(range(1, sum(a.name.startswith("audio/") for a in tokenizer("audio").alphabets) + 1))
 
 
 def encode(media: Media, **options: Any) -> Codes:

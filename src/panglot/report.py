@@ -201,11 +201,12 @@ def _video_cards(inspection: Inspection, original: Path, work: Path) -> str:
     names = list(dict.fromkeys(n for x in inspection.levels for n in _kinds(x.codes)))
     palette = colours(np.arange(1, len(names) + 1))
     for level in inspection.levels:
-        kinds = _kinds(level.codes, each=True)[: STRIP_WIDTH * STRIP_ROWS]
+        every = _kinds(level.codes, each=True)
+        kinds = every[: STRIP_WIDTH * STRIP_ROWS]
         grid = np.full((math.ceil(len(kinds) / STRIP_WIDTH) or 1, STRIP_WIDTH, 3), 128, np.uint8)
         grid.reshape(-1, 3)[: len(kinds)] = palette[[names.index(kind) for kind in kinds]]
         inner = _shown(level, work) + _picture(grid, _beside(level, "tokens"), work, "tokens")
-        which = "all tokens" if len(kinds) == level.tokens else f"the first {len(kinds):,} tokens"
+        which = "all tokens" if len(kinds) == len(every) else f"the first {len(kinds):,} tokens"
         cards.append(_card(level.name, summary(level), inner, f"{which} in stream order, coloured by alphabet"))
     keys = "".join(
         f'<span class="key"><i style="background:rgb({r},{g},{b})"></i>{_text(name)}</span>'
@@ -259,9 +260,23 @@ def columns(inspection: Inspection) -> tuple[list[str], list[list[str]]]:
         cells += [f"{numbers['values_per_token'] or 0:,.1f}", f"{numbers['raw_bits_per_bit'] or 0:,.1f}"]
         cells += [f"{level.fidelity[m]:.{MEASURES[m][2]}f}" if m in level.fidelity else "" for m in measures]
         cells += [f"{level.encode_seconds:.3f}", f"{level.decode_seconds:.3f}"]
-        cells.append(", ".join(f"{k} {v:,}" for k, v in level.codes.tokens().items()))
+        cells.append(counts(level.codes.tokens()))
         rows.append(cells)
     return head, rows
+
+
+def counts(tokens: dict[str, int]) -> str:
+    """Tokens of each alphabet, those in a row that differ only in their number together: "audio/1-4 50 each"."""
+    runs: list[list[str]] = []
+    for name in tokens:
+        last = runs[-1][-1] if runs else ""
+        if last and name.partition("/")[0] == last.partition("/")[0] and tokens[name] == tokens[last]:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    alone = (f"{run[0]} {tokens[run[0]]:,}" for run in runs if len(run) == 1)
+    together = (f"{run[0]}-{run[-1].partition('/')[2]} {tokens[run[0]]:,} each" for run in runs if len(run) > 1)
+    return ", ".join([*alone, *together])
 
 
 def _table(inspection: Inspection) -> str:
