@@ -97,6 +97,8 @@ class Stage(nn.Module):
 class SpectrumCodec(nn.Module):
     """The network: log-mel blocks [B, T, HOPS * BANDS] to nested codes to log-magnitude spectra [B, T * HOPS, BINS]."""
 
+    mean: Tensor
+
     def __init__(self, config: AudioConfig):
         super().__init__()
         self.config = config
@@ -104,7 +106,8 @@ class SpectrumCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.encoder_in = nn.Linear(features, width)
         self.encoder = nn.Sequential(*(CausalBlock(width) for _ in range(config.encoder_depth)))
-        self.stages = nn.ModuleList(Stage(features, levels, width) for levels in config.levels)
+        self.nested = [Stage(features, levels, width) for levels in config.levels]
+        self.stages = nn.ModuleList(self.nested)
         self.decoder = nn.Sequential(*(CausalBlock(width) for _ in range(config.decoder_depth)))
         self.hop_in = nn.Linear(width, sp.HOPS * config.hop_width)
         self.hop_mel = nn.Linear(sp.BANDS, config.hop_width)
@@ -119,10 +122,10 @@ class SpectrumCodec(nn.Module):
         """Set all linear parts to their optimum for these blocks [N, HOPS * BANDS] and spectra [N * HOPS, BINS]."""
         self.mean.copy_(features.mean(0))
         x = features - self.mean
-        for stage in self.stages:
+        for stage in self.nested:
             a, s = stage.analysis, stage.synthesis
-            fit_linear(x, stage.fsq, a.weight, a.bias, s.weight, s.bias)  # type: ignore[arg-type]
-            x = x - s(stage.fsq(a(x))[0])  # type: ignore[operator]
+            fit_linear(x, stage.fsq, a.weight, a.bias, s.weight, s.bias)
+            x = x - s(stage.fsq(a(x))[0])
         bands = features.reshape(-1, sp.BANDS).double()
         design = torch.cat([bands, torch.ones(len(bands), 1)], 1)
         solution = torch.linalg.lstsq(design, log_magnitudes.double()).solution.float()
@@ -145,9 +148,9 @@ class SpectrumCodec(nn.Module):
         x = features - self.mean
         hidden = self.encoder(self.encoder_in(x))
         values, codes = [], []
-        for stage in list(self.stages)[:depth]:
-            v, c = stage.quantise(x, hidden)  # type: ignore[operator]
-            x = x - stage.synthesis(v).to(x.dtype)  # type: ignore[operator]
+        for stage in self.nested[:depth]:
+            v, c = stage.quantise(x, hidden)
+            x = x - stage.synthesis(v).to(x.dtype)
             values.append(v)
             codes.append(c)
         return values, codes
@@ -158,10 +161,10 @@ class SpectrumCodec(nn.Module):
         keep: int [B], how many codes of each sound are used (all by default).
         """
         block = embedded = torch.zeros((), dtype=self.mean.dtype)
-        for k, (stage, v) in enumerate(zip(self.stages, values, strict=False)):
+        for k, (stage, v) in enumerate(zip(self.nested, values, strict=False)):
             mask = 1.0 if keep is None else (keep > k).to(v.dtype).view(-1, 1, 1)
-            block = block + stage.synthesis(v) * mask  # type: ignore[operator]
-            embedded = embedded + stage.embed(v) * mask  # type: ignore[operator]
+            block = block + stage.synthesis(v) * mask
+            embedded = embedded + stage.embed(v) * mask
         return block, embedded
 
     def spectrum(self, values: list[Tensor], keep: Tensor | None = None) -> Tensor:
@@ -269,11 +272,11 @@ class AudioTokenizer(Tokenizer[Audio]):
     @property
     def depth(self) -> int:
         """Nested codes a block at most."""
-        return len(self.network.stages)
+        return len(self.network.nested)
 
     @property
     def alphabets(self) -> tuple[Alphabet, ...]:
-        return tuple(Alphabet(f"audio/{k}", s.fsq.size) for k, s in enumerate(self.network.stages, 1))  # type: ignore[union-attr]
+        return tuple(Alphabet(f"audio/{k}", s.fsq.size) for k, s in enumerate(self.network.nested, 1))
 
     def _depth(self, depth: int | None) -> int:
         if depth is not None and not 1 <= depth <= self.depth:
@@ -283,7 +286,7 @@ class AudioTokenizer(Tokenizer[Audio]):
     def count(self, media: Any, depth: int | None = None) -> dict[str, int]:
         """Tokens per alphabet of an Audio or a MediaInfo."""
         info = media.info if isinstance(media, Audio) else media
-        n = blocks(info.samples, info.rate)
+        n = blocks(info.samples or 0, info.rate or sp.RATE)
         return {f"audio/{k}": n for k in range(1, self._depth(depth) + 1)}
 
     def encoder(self, rate: int, depth: int | None = None) -> Encoder:
@@ -347,10 +350,7 @@ class AudioTokenizer(Tokenizer[Audio]):
         if not blocks:
             return np.zeros(0)
         with torch.inference_mode():
-            values = [
-                s.fsq.values(c[None]).movedim(1, -1)  # type: ignore[union-attr]
-                for s, c in zip(self.network.stages, grid, strict=False)
-            ]
+            values = [s.fsq.values(c[None]).movedim(1, -1) for s, c in zip(self.network.nested, grid, strict=False)]
             log = self.network.spectrum(values)[0, -blocks * sp.HOPS :]
             magnitude = (torch.exp(log) - sp.FLOOR).clamp(min=0)
             return sp.griffin_lim(magnitude, GRIFFIN_LIM)[sp.EDGE : -sp.EDGE].double().numpy()

@@ -55,7 +55,8 @@ class ImageTokenizer(Tokenizer[Image]):
     def count(self, media: Any, stride: int = 8) -> dict[str, int]:
         """Tokens per alphabet of an Image or a MediaInfo."""
         info = media.info if isinstance(media, Image) else media
-        return {f"image/{s}": -(-info.height // s) * -(-info.width // s) for s in strides_down_to(stride)}
+        height, width = info.height or 0, info.width or 0
+        return {f"image/{s}": -(-height // s) * -(-width // s) for s in strides_down_to(stride)}
 
     def encode(self, media: Image, stride: int = 8) -> Codes:
         used = strides_down_to(stride)

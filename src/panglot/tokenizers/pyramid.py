@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class PyramidConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> PyramidConfig:
-        return cls(**{k: _tuples(v) for k, v in values.items()})
+        return cls(**{k: cast(Any, _tuples(v)) for k, v in values.items()})
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -23,6 +23,9 @@ class FSQ(nn.Module):
     size: how many codes there are, the product of the levels.
     """
 
+    _levels: Tensor
+    _weights: Tensor
+
     def __init__(self, levels: Sequence[int]):
         super().__init__()
         self.levels = tuple(int(n) for n in levels)

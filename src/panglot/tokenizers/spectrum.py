@@ -116,7 +116,7 @@ class Resampler:
         if self.up != self.down:
             from scipy.signal import firwin
 
-            taps = firwin(2 * self.reach + 1, 1 / max(self.up, self.down), window=("kaiser", 5.0)) * self.up
+            taps = firwin(2 * self.reach + 1, 1 / max(self.up, self.down), window=("kaiser", 5.0)) * self.up  # type: ignore[arg-type]
             # Zeros in front make the filter's delay a whole number of output samples.
             self.taps = np.concatenate([np.zeros(-self.reach % self.down), taps])
             self.delay = -(-self.reach // self.down)

@@ -70,7 +70,7 @@ class VideoTokenizer(Tokenizer[Video]):
         """Tokens per alphabet if one scene changes everywhere all the time; what does not change costs less."""
         info = media.info if isinstance(media, Video) else media
         total = dict(self.image.count(info, stride=stride))
-        groups = -(-(info.frames - 1) // GROUP)
+        groups = -(-((info.frames or 1) - 1) // GROUP)
         total |= {f"change/{s}": n * groups for s, n in zip(STRIDES, list(total.values()), strict=False)}
         total["span"] = groups
         if info.rate and info.samples:
@@ -321,7 +321,8 @@ def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: float, s
     """
     target = (frames - last).reshape(1, -1, *frames.shape[-2:])
     threshold = torch.full((1, 1, 1, 1), TOLERANCE * error)
-    if not bool(where_wrong(target, threshold)(0, None).any()):
+    wrong = where_wrong(target, threshold)(0, None)
+    if wrong is None or not bool(wrong.any()):
         return []
     _, codes = network(target, last, where_wrong(target, threshold), stride)
     return codes
