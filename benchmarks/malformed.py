@@ -2,9 +2,9 @@
 
     python benchmarks/malformed.py ../shared/data/malformed [--verbose]
 
-A file passes when it opens or ends in a MediaError of one line, within 10 s of processor time and 1 GiB, with nothing on
-standard error. Memory is the peak resident size of the process or of any child it started, whichever is larger. Exit
-code 1 when a file does not pass. POSIX only.
+A file passes when it opens or ends in a MediaError of one line, within 10 s of processor time and 1 GiB, with nothing
+on standard error. Memory is the peak resident size of the process or of any child it started, whichever is larger.
+Exit code 1 when a file does not pass. POSIX only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -97,10 +98,10 @@ def attempt(path: Path, answer: int, noise: int) -> None:
             reply = "clear error", str(error)
         os.write(answer, json.dumps(reply).encode())
         code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
     finally:
-        sys.stderr.flush()
+        if code:
+            traceback.print_exc()
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -28,7 +28,7 @@ _USUAL_RATE = Fraction(25)
 _SYNC_TOLERANCE = 0.05
 """Seconds by which sound may stray from its timestamps before silence is put in or samples are cut."""
 _PADDING = 4096
-"""Samples at the end of an MP4 track that its stated duration may leave out as padding."""
+"""Samples at the end of a track that its stated duration may leave out as padding."""
 _THREADS = 4
 
 Frame = tuple[Fraction, Fraction, np.ndarray]
@@ -266,9 +266,11 @@ class Sounds:
         self.rate, self.channels = first.sample_rate, len(first.layout.channels)
         if not 0 < self.rate <= _limits.MAX_RATE or not 0 < self.channels <= _limits.MAX_CHANNELS:
             raise refuse(name, f"{self.channels} channels at {self.rate} Hz are over the limits", "resample it first")
-        # Only MP4 states the duration to the sample; elsewhere it is a guess.
-        exact = container.format.name.startswith("mov") and stream.duration
-        self._stated = round(stream.duration * stream.time_base * self.rate) if exact else 0
+        # MP4 (in ticks of its edit list, 1/600 s at the coarsest) and Ogg state the duration; elsewhere it is a guess.
+        kind = container.format.name
+        known = stream.duration and (kind == "ogg" or kind.startswith("mov"))
+        self._stated = round(stream.duration * stream.time_base * self.rate) if known else 0
+        self._rounding = 0 if kind == "ogg" else self.rate // 600 + 1
 
     def _pieces(self) -> Iterator[tuple[Fraction | None, np.ndarray]]:
         with _decoding(self.name):
@@ -285,7 +287,8 @@ class Sounds:
 
     def trimmed(self) -> Iterator[np.ndarray]:
         """The pieces in a row, without what lies past the duration the file states, if that is a few samples only."""
-        position, beyond = 0, []
+        position = 0
+        beyond: list[np.ndarray] = []
         for _, samples in self._pieces():
             keep = max(0, self._stated - position) if self._stated else len(samples)
             position += len(samples)
@@ -296,6 +299,8 @@ class Sounds:
             if beyond and position - self._stated > _PADDING:
                 yield from beyond
                 self._stated, beyond = 0, []
+        if position - self._stated <= self._rounding:
+            yield from beyond
 
     def placed(self, zero: Fraction) -> Iterator[tuple[int, np.ndarray]]:
         """(index of the first sample counted from time `zero`, samples); jitter of the timestamps is evened out."""

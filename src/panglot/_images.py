@@ -47,7 +47,7 @@ _FAULTS = (
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
     """Turn every fault of Pillow into a MediaError, and keep its warnings to ourselves."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,6 +57,8 @@ def _decoding(name: str) -> Iterator[None]:
             raise
         except Image.DecompressionBombError:
             raise _too_large(name, "more than twice") from None
+        except UnidentifiedImageError:
+            raise refuse(name, "damaged image (its header is broken)", "open it in an image editor") from None
         except _FAULTS as error:
             fault = f"damaged image ({error or type(error).__name__})"
             raise refuse(name, fault, "open it in an image editor and save it again") from None
@@ -72,25 +74,37 @@ class ImageFile:
 
     height, width: as displayed, after the turn that the file asks for.
     animated: whether it has several timed frames.
+
+    Closing it closes `source`.
     """
 
     def __init__(self, source: Path | BinaryIO, format: str, name: str) -> None:
         from PIL import Image
 
         self.name = name
-        with _decoding(name):
-            self._image: Any = Image.open(source, formats=[format])
+        self._file = open(source, "rb") if isinstance(source, Path) else source
+        try:
+            self._read_header(format)
+        except MediaError:
+            self.close()
+            raise
+
+    def _read_header(self, format: str) -> None:
+        from PIL import Image
+
+        with _decoding(self.name):
+            self._image: Any = Image.open(self._file, formats=[format])
             width, height = self._image.size
             if width * height > _limits.MAX_PIXELS:
-                raise _too_large(name, f"{width}x{height} pixels are over")
+                raise _too_large(self.name, f"{width}x{height} pixels are over")
             self.animated = format in ANIMATED and getattr(self._image, "n_frames", 1) > 1
+            turned = format != "TIFF" and _orientation(self._image) >= 5
         if self.animated and width * height > _limits.MAX_FRAME_PIXELS:
-            raise refuse(name, f"frames of {width}x{height} pixels are over the limit of 8192x4320", "reduce it first")
-        turned = format != "TIFF" and _orientation(self._image) >= 5
+            raise refuse(self.name, f"frames of {width}x{height} pixels are over the limit of 8192x4320", "reduce it")
         self.height, self.width = (width, height) if turned else (height, width)
 
     def close(self) -> None:
-        self._image.close()
+        self._file.close()
 
     def load(self) -> tuple[int, int, int]:
         """Decode a still image: its height, its width and its EXIF orientation as `rows` gives them."""

@@ -22,18 +22,23 @@ import numpy as np
 from panglot import _images, _limits
 from panglot._limits import MediaError, refuse
 
+_COMMAND = [sys.executable, "-m", "panglot._isolate"]
 _WALL_SECONDS = 60
 """Time limit for a child that waits instead of computing; the limit on processor time is the one that counts."""
 
 
 def decode(source: Path | bytes, format: str, name: str) -> np.ndarray:
     """uint8 [H, W, 3], upright, of an image that Pillow calls `format`."""
-    command = [sys.executable, "-m", "panglot._isolate", format, name]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile() as out, _as_file(source) as file:
         try:
             code = subprocess.run(
-                command, env=environment, stdin=file, stdout=out, stderr=subprocess.DEVNULL, timeout=_WALL_SECONDS
+                [*_COMMAND, format, name],
+                env=environment,
+                stdin=file,
+                stdout=out,
+                stderr=subprocess.DEVNULL,
+                timeout=_WALL_SECONDS,
             ).returncode
         except subprocess.TimeoutExpired:
             code = None
