@@ -1,4 +1,4 @@
-"""Sound and video out of any container, through PyAV, in bounded memory and in step.
+"""Sound and video out of any container, through PyAV (Ogg Vorbis: libsndfile), in bounded memory and in step.
 
 Time is what the file's timestamps say, not what counting frames would give: pictures are put on a constant frame rate,
 sound is put where it belongs beside them, and the padding that AAC, MP3 and Opus add is cut off. Time zero of a
@@ -28,8 +28,11 @@ _USUAL_RATE = Fraction(25)
 _SYNC_TOLERANCE = 0.05
 """Seconds by which sound may stray from its timestamps before silence is put in or samples are cut."""
 _PADDING = 4096
-"""Samples at the end of a track that its stated duration may leave out as padding."""
+"""Samples at the end of an MP4 track that its stated duration may leave out as padding."""
 _THREADS = 4
+VORBIS_ORDER = {3: [0, 2, 1], 5: [0, 2, 1, 3, 4], 6: [0, 2, 1, 4, 5, 3], 7: [0, 2, 1, 5, 6, 4, 3]}
+VORBIS_ORDER[8] = [0, 2, 1, 6, 7, 4, 5, 3]
+"""By channels: the order of Vorbis I, 4.3.9 for what WAV, FLAC and libav keep as left, right, centre, low, ..."""
 
 Frame = tuple[Fraction, Fraction, np.ndarray]
 """Start and duration in seconds, uint8 [H, W, 3]."""
@@ -42,7 +45,7 @@ def _decoding(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (FFmpegError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+    except (FFmpegError, ValueError, LookupError, ArithmeticError, MemoryError, RuntimeError) as error:
         if isinstance(error, MediaError):
             raise
         fault = getattr(error, "strerror", None) or error
@@ -71,7 +74,7 @@ class Opened:
     format: str
     duration: float | None
     picture: Pictures | None
-    sound: Sounds | None
+    sound: Sounds | Vorbis | None
     close: Callable[[], None]
 
 
@@ -265,12 +268,11 @@ class Sounds:
         self._first, self._source = first, source
         self.rate, self.channels = first.sample_rate, len(first.layout.channels)
         if not 0 < self.rate <= _limits.MAX_RATE or not 0 < self.channels <= _limits.MAX_CHANNELS:
-            raise refuse(name, f"{self.channels} channels at {self.rate} Hz are over the limits", "resample it first")
-        # MP4 (in ticks of its edit list, 1/600 s at the coarsest) and Ogg state the duration; elsewhere it is a guess.
-        kind = container.format.name
-        known = stream.duration and (kind == "ogg" or kind.startswith("mov"))
-        self._stated = round(stream.duration * stream.time_base * self.rate) if known else 0
-        self._rounding = 0 if kind == "ogg" else self.rate // 600 + 1
+            raise _beyond_limits(name, self.channels, self.rate)
+        # Only MP4 states the duration, in ticks of its edit list, 1/600 s at the coarsest; elsewhere it is a guess.
+        stated = stream.duration and container.format.name.startswith("mov")
+        self._stated = round(stream.duration * stream.time_base * self.rate) if stated else 0
+        self._rounding = self.rate // 600 + 1
 
     def _pieces(self) -> Iterator[tuple[Fraction | None, np.ndarray]]:
         with _decoding(self.name):
@@ -313,6 +315,10 @@ class Sounds:
             yield start, samples
 
 
+def _beyond_limits(name: str, channels: int, rate: int) -> MediaError:
+    return refuse(name, f"{channels} channels at {rate} Hz are over the limits", "resample it first")
+
+
 def _stated_samples(frame: Any) -> int:
     """Samples of the last frame that belong to the sound; the encoder filled it up with others."""
     base = frame.time_base
@@ -332,6 +338,33 @@ def _floats(frame: Any) -> np.ndarray:
     if values.dtype.kind != "f":
         values = values / _INTEGER_SCALE[values.dtype.str[1:]] - (1 if values.dtype.kind == "u" else 0)
     return np.nan_to_num(np.clip(values, -1, 1)).astype(np.float32, order="C")
+
+
+class Vorbis:
+    """Sound of an Ogg Vorbis file, through libsndfile: libav loses the end of those shorter than a page."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._file, self._name = file, name
+        self.rate, self.channels = file.samplerate, file.channels
+
+    def trimmed(self) -> Iterator[np.ndarray]:
+        order = np.argsort(VORBIS_ORDER.get(self.channels, range(self.channels)))
+        with _decoding(self._name):
+            while len(samples := self._file.read(self.rate, dtype="float32", always_2d=True)):
+                yield np.nan_to_num(samples[:, order].clip(-1, 1))
+
+
+def open_vorbis(source: Path | BinaryIO, name: str) -> Opened:
+    """Open an Ogg Vorbis file."""
+    import soundfile
+
+    with _decoding(name):
+        file = soundfile.SoundFile(source)
+        sound = Vorbis(file, name)
+        if not 0 < sound.rate <= _limits.MAX_RATE or not 0 < sound.channels <= _limits.MAX_CHANNELS:
+            file.close()
+            raise _beyond_limits(name, sound.channels, sound.rate)
+        return Opened(name, "ogg", file.frames / sound.rate, None, sound, file.close)
 
 
 class SoundTrack:
@@ -374,7 +407,11 @@ class _Moving:
 
 
 def open_animation(image: ImageFile, format: str) -> Opened:
-    """An image that moves, as a silent video."""
-    durations = image.durations()
+    """An image that moves, as a silent video. Closes the image when that fails."""
+    try:
+        durations = image.durations()
+    except MediaError:
+        image.close()
+        raise
     picture = _Moving(image, 1 / min(durations))
     return Opened(image.name, format, float(sum(durations)), picture, None, image.close)

@@ -79,10 +79,8 @@ class ImageFile:
     """
 
     def __init__(self, source: Path | BinaryIO, format: str, name: str) -> None:
-        from PIL import Image
-
         self.name = name
-        self._file = open(source, "rb") if isinstance(source, Path) else source
+        self._file = source.open("rb") if isinstance(source, Path) else source
         try:
             self._read_header(format)
         except MediaError:

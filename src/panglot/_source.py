@@ -22,7 +22,7 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 class File:
     """Something to read: where it is, and what its first bytes say it is.
 
-    kind: "image" (format is Pillow's name), "timed" (format is libav's name), or "text".
+    kind: "image" (format is Pillow's name), "timed" (format is libav's name, or "vorbis" for it in Ogg), or "text".
     """
 
     name: str
@@ -101,7 +101,7 @@ def _sniff(name: str, head: bytes) -> tuple[str, str]:
         return "image", "BMP"
     for magic, format in _TIMED_HEADS.items():
         if head.startswith(magic):
-            return "timed", format
+            return "timed", "vorbis" if format == "ogg" and b"\x01vorbis" in head else format
     if head[:4] == b"RIFF" and head[8:12] in _RIFF_FORMS:
         return _RIFF_FORMS[head[8:12]]
     if head[4:8] in _MP4_BOXES:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panglot._containers import VORBIS_ORDER
 from panglot._limits import MediaError, refuse
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ _IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"quality": 95}),
 }
 _SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
-_VORBIS_ORDER = {3: [0, 2, 1], 5: [0, 2, 1, 3, 4], 6: [0, 2, 1, 4, 5, 3], 7: [0, 2, 1, 5, 6, 4, 3]}
-_VORBIS_ORDER[8] = [0, 2, 1, 6, 7, 4, 5, 3]
-"""Where Vorbis I, 4.3.9 wants the channels that WAV, FLAC and libav keep as left, right, centre, low, back, side."""
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _AAC_BITS_PER_CHANNEL = 96_000
 _BLOCK_SECONDS = 1
@@ -110,7 +108,7 @@ def _write_sound(first: Audio, chunks: Iterable[Audio], temporary: Path, path: P
     import soundfile
 
     format, subtype = _SOUNDS[path.suffix.lower()]
-    order = _VORBIS_ORDER.get(first.channels) if format == "OGG" else None
+    order = VORBIS_ORDER.get(first.channels) if format == "OGG" else None
     try:
         with soundfile.SoundFile(temporary, "w", first.rate, first.channels, subtype, format=format) as file:
             for chunk in chunks:

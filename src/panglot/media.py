@@ -28,7 +28,7 @@ from panglot._limits import MediaError, refuse
 from panglot._source import File, Source, identify
 
 if TYPE_CHECKING:
-    from panglot._containers import Opened, Pictures, Sounds
+    from panglot._containers import Opened, Pictures, Sounds, Vorbis
     from panglot._images import ImageFile
 
 __all__ = [
@@ -300,7 +300,7 @@ def _still(file: File, image: ImageFile) -> Image:
 
 
 def _stream(file: File, fps: float | None, seconds: float) -> MediaStream:
-    from panglot._containers import open_animation, open_container
+    from panglot._containers import open_animation, open_container, open_vorbis
 
     if file.kind == "image":
         image = _image(file)
@@ -308,6 +308,8 @@ def _stream(file: File, fps: float | None, seconds: float) -> MediaStream:
             image.close()
             raise refuse(file.name, "is an image that does not move", "use open")
         opened = open_animation(image, file.format.lower())
+    elif file.format == "vorbis":
+        opened = open_vorbis(file.handle(), file.name)
     else:
         opened = open_container(file.handle(), file.handle(), file.format, file.name)
     return MediaStream(opened, file.size, fps, seconds)
@@ -403,7 +405,7 @@ class MediaStream(Iterator["Audio | Video"]):
             limit = _limits.MAX_MEMORY / 2**30
             raise refuse(name, f"takes over {limit:.1f} GiB decoded, the limit for reading it whole", remedy)
 
-    def _audio(self, sound: Sounds) -> Iterator[Audio]:
+    def _audio(self, sound: Sounds | Vorbis) -> Iterator[Audio]:
         count = max(1, round(self._seconds * sound.rate))
         held: list[np.ndarray] = []
         size = 0
@@ -419,12 +421,13 @@ class MediaStream(Iterator["Audio | Video"]):
             yield _audio(np.concatenate(held), sound.rate)
 
     def _video(self, picture: Pictures, rate: Fraction) -> Iterator[Video]:
-        from panglot._containers import SoundTrack, constant_rate
+        from panglot._containers import Sounds, SoundTrack, constant_rate
 
         fps, name = float(rate), self._opened.name
         room = _limits.MAX_CHUNK_BYTES // (picture.height * picture.width * 3)
         count = max(1, min(round(self._seconds * fps), room))
-        track = SoundTrack(self._opened.sound, picture.zero) if self._opened.sound else None
+        sound = self._opened.sound
+        track = SoundTrack(sound, picture.zero) if isinstance(sound, Sounds) else None
         done, held = 0, []
 
         def piece() -> Video:
