@@ -24,6 +24,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from panglot import media
+
 Cell = str | int | float | bool | None
 S = TypeVar("S")
 T = TypeVar("T")
@@ -116,6 +118,14 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     """The lines of a folder's metadata.jsonl, in file order, each with its `path`."""
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     return [{**row, "path": folder / row["file_name"]} for row in map(json.loads, lines)]
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """A file as Image, Audio or Video. Raises TypeError if it holds something else."""
+    medium = media.open(path)
+    if not isinstance(medium, kind):
+        raise TypeError(f"{path}: holds {medium.modality}, wanted was {kind.__name__}")
+    return medium
 
 
 def choose(items: Sequence[T], count: int | None, seed: int) -> list[T]:

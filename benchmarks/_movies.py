@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import av
 import numpy as np
@@ -74,7 +75,7 @@ def encode(frames: np.ndarray, fps: float, name: str, crf: int) -> tuple[list[av
     """Packets of frames uint8 [T, H, W, 3] (even sides) at one quality, and their payload bytes."""
     library, codec, parameters = ENCODERS[name]
     rate = Fraction(fps).limit_denominator(1001)
-    encoder = av.CodecContext.create(library, "w")
+    encoder: Any = av.CodecContext.create(library, "w")
     encoder.height, encoder.width = frames.shape[1:3]
     encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", rate, 1 / rate
     encoder.options = {"crf": str(crf), "preset": PRESET, f"{name}-params": parameters}
@@ -89,7 +90,7 @@ def encode(frames: np.ndarray, fps: float, name: str, crf: int) -> tuple[list[av
 
 def decode(packets: list[av.Packet], name: str) -> np.ndarray:
     """The frames uint8 [T, H, W, 3] of `encode`'s packets, in display order."""
-    decoder = av.CodecContext.create(ENCODERS[name][1], "r")
+    decoder: Any = av.CodecContext.create(ENCODERS[name][1], "r")
     frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
 

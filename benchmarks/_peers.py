@@ -125,10 +125,13 @@ def encodec(samples: np.ndarray) -> Peer:
     """EnCodec at 1.5 kbit/s; the defaults are those of facebook/encodec_24khz (arXiv 2210.13438)."""
     library = _library("transformers")
     model = library.EncodecModel(library.EncodecConfig())
-    for name, buffer in model.named_buffers():
-        if name.endswith("codebook.embed"):
-            buffer.normal_()
     sound = torch.from_numpy(samples)[None, None]
+    with torch.inference_mode():
+        latents = model.encoder(sound)[0]
+    # A random encoder's output hardly moves: codebooks of unit scale would answer it with one code for ever.
+    spread, centre = latents.std(1), latents.mean(1)
+    for i, layer in enumerate(model.quantizer.layers):
+        layer.codebook.embed.normal_().mul_(spread).add_(centre if i == 0 else 0)
 
     def run(model: Any) -> torch.Tensor:
         coded = model.encode(sound, bandwidth=1.5)
@@ -159,7 +162,8 @@ def vidtok(frames: np.ndarray) -> Peer:
     model = _library("diffusers").AutoencoderVidTok(
         z_channels=6, double_z=False, regularizer="fsq", codebook_size=262_144, is_causal=True
     )
-    clip = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    lead = np.repeat(frames[:1], 3, 0)  # the model's own forward does the same: 1 + 4 n frames become 1 + n latents
+    clip = torch.from_numpy(np.concatenate([lead, frames])).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
     def run(model: Any) -> torch.Tensor:
         codes = model.encode(clip)[1]

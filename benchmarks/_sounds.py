@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -58,7 +59,7 @@ def opus(audio: Audio, bit_rate: int) -> Coded:
     import av
 
     rate = 24_000
-    encoder = av.CodecContext.create("libopus", "w")
+    encoder: Any = av.CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = rate, "mono", "flt", bit_rate
     encoder.options = {"application": "voip", "frame_duration": "60", "vbr": "on"}
     samples = resampled(audio.samples, audio.rate, rate).astype(np.float32)
@@ -70,7 +71,7 @@ def opus(audio: Audio, bit_rate: int) -> Coded:
         frame.sample_rate, frame.pts = rate, start
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    decoder = av.CodecContext.create("libopus", "r")
+    decoder: Any = av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout = rate, "mono"
     sound = [frame for packet in packets for frame in decoder.decode(packet)]
     decoded = np.concatenate([_mono(frame.to_ndarray(), frame.format.is_planar) for frame in sound])

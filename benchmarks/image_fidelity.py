@@ -22,6 +22,7 @@ from _common import (
     choose,
     each,
     entries,
+    load,
     mean,
     options,
     report,
@@ -47,7 +48,7 @@ RATES = {16: "stride 16", 8: "stride 8"}
 def crops(opts: Options) -> list[np.ndarray]:
     """Centre crops uint8 [256, 256, 3] of the Kodak pictures, in file order."""
     folder = opts.folder("bench/kodak")
-    pictures = [media.open(row["path"]).pixels for row in entries(folder)[: opts.limit]]
+    pictures = [load(row["path"], media.Image).pixels for row in entries(folder)[: opts.limit]]
     return [centre(pixels) for pixels in pictures]
 
 
@@ -63,7 +64,7 @@ def train_patches(opts: Options, side: int, count: int = TRAIN_PATCHES) -> np.nd
     rows = [row for name in TRAIN_FOLDERS for row in entries(opts.folder(f"train/{name}"))]
     patches = []
     for row in choose(rows, count // 16, opts.seed):
-        pixels = media.open(row["path"]).pixels
+        pixels = load(row["path"], media.Image).pixels
         if min(pixels.shape[:2]) < side:
             continue
         for _ in range(16):

@@ -47,6 +47,8 @@ def clips(opts: Options, folders: tuple[str, ...], count: int) -> list[Audio]:
     for row in choose(rows, count, opts.seed):
         medium = media.open(row["path"])
         audio = medium.audio if isinstance(medium, media.Video) else medium
+        if not isinstance(audio, Audio):
+            raise TypeError(f"{row['path']}: holds no sound")
         samples = audio.samples if audio.samples.ndim == 1 else audio.samples.mean(1, dtype=np.float32)
         found.append(Audio(samples[: SECONDS * audio.rate], audio.rate))
     return found
@@ -142,7 +144,9 @@ def checks(measured: Mapping[str, Mapping[str, Cell]]) -> Table:
     for name in SETS:
         series = [measured.get(f"panglot/{d}", {}).get(f"mel dB, {name}") for d in DEPTHS]
         steps = None if None in series else [float(a or 0) - float(b or 0) for a, b in pairwise(series)]
-        table.add(what=f"least gain of one more code, mel dB, {name}", ours="panglot", margin=steps and min(steps))
+        table.add(
+            what=f"least gain of one more code, mel dB, {name}", ours="panglot", margin=min(steps) if steps else None
+        )
     return table
 
 

@@ -30,6 +30,7 @@ from PIL import Image as Pil
 from panglot.media import Audio, Image, Video
 
 SIDE, FRAMES, FPS = 256, 17, 25.0
+DISTINCT = 10
 SOUND_SECONDS, SOUND_RATE = 10, 24_000
 PEERS: dict[str, dict[str, Callable[[np.ndarray], Peer]]] = {
     "image": {"emu3": _peers.emu3, "janus": _peers.janus, "vqmodel": _peers.vqmodel},
@@ -73,12 +74,12 @@ def panglot(kind: str, repeat: int) -> dict[str, Cell]:
 
 
 def peer(build: Callable[[np.ndarray], Peer], kind: str, repeat: int) -> dict[str, Cell]:
-    """A peer's row. Raises ValueError if its random weights make all codes equal."""
+    """A peer's row. Raises ValueError if its random weights give hardly any different codes."""
     torch.manual_seed(0)
     model = build(workload(kind))
     codes = model.run().numpy()
-    if len(np.unique(codes)) < 2:
-        raise ValueError(f"{model.name} gives one code for everything: its codebook is degenerate")
+    if len(np.unique(codes)) < DISTINCT:
+        raise ValueError(f"{model.name} gives only {len(np.unique(codes))} different codes: a codebook is degenerate")
     return cells(model.name, median_seconds(model.run, repeat), codes, model.parameters)
 
 

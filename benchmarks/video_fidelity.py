@@ -17,10 +17,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from _common import Cell, Missing, Options, Table, each, entries, mean, options, report, rows_or_notes, tokenizer
+from _common import Cell, Missing, Options, Table, each, entries, load, mean, options, report, rows_or_notes, tokenizer
 from _movies import ENCODERS, best_within, mean_psnr, resized
 
-from panglot import media
 from panglot.measure import psnr
 from panglot.media import Image, Video
 from panglot.tokenizers.base import Codes
@@ -41,7 +40,7 @@ def clips(opts: Options) -> dict[str, Video]:
     """Silent videos by file name, the first FRAMES frames, at most LARGEST, with even sides."""
     found = {}
     for row in [row for name in FOLDERS for row in entries(opts.folder(name))][: opts.limit]:
-        video = media.open(row["path"])
+        video = load(row["path"], Video)
         frames = video.frames[:FRAMES]
         height, width = frames.shape[1:3]
         scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
