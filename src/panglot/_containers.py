@@ -176,7 +176,10 @@ class _Pictures:
             self._first = first
             self._size = self._first.width, self._first.height
             self.zero = _time(self._first) or Fraction(0)
-            self.height, self.width = _upright_rgb(self._first, self._size).shape[:2]
+            # Read once: a frame whose side data was looked at is freed by the garbage collector only, megabytes late.
+            matrix = first.side_data.get("DISPLAYMATRIX")
+            self._matrix = None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
+            self.height, self.width = self._rgb(first).shape[:2]
 
     def frames(self) -> Iterator[Frame]:
         usual = 1 / self.fps
@@ -187,7 +190,25 @@ class _Pictures:
                 start = end if time is None else max(time - self.zero, Fraction(0))
                 duration = Fraction(frame.duration or 0) * (frame.time_base or 0)
                 end = start + (duration if 0 < duration <= _limits.MAX_GAP else usual)
-                yield start, end - start, _upright_rgb(frame, self._size)
+                yield start, end - start, self._rgb(frame)
+
+    def _rgb(self, frame: Any) -> np.ndarray:
+        """uint8 [H, W, 3]: 8 bits, alpha on white, scaled to the first frame's size, turned as the file asks."""
+        from av.video.reformatter import Colorspace, Interpolation
+
+        unspecified = frame.colorspace == 2 and not frame.format.is_rgb
+        alpha = any(component.is_alpha for component in frame.format.components)
+        pixels = frame.reformat(
+            width=self._size[0],
+            height=self._size[1],
+            format="rgba" if alpha else "rgb24",
+            # Files that do not name their colour matrix follow the custom: BT.709 for HD, BT.601 below.
+            src_colorspace=Colorspace.ITU709 if unspecified and frame.height >= 720 else None,
+            src_color_range=frame.color_range,
+            dst_color_range="JPEG",
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+        ).to_ndarray()
+        return _turn(on_white(pixels) if alpha else pixels, self._matrix)
 
     def _all(self) -> Iterator[Any]:
         yield self._first
@@ -207,31 +228,11 @@ def _frame_rate(stream: Any) -> Fraction:
     return average if 0 < average <= 1000 else _USUAL_RATE
 
 
-def _upright_rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3]: reduced to 8 bits, alpha on white, scaled to the first frame's size, turned as the file asks."""
-    from av.video.reformatter import Colorspace, Interpolation
-
-    unspecified = frame.colorspace == 2 and not frame.format.is_rgb
-    alpha = any(component.is_alpha for component in frame.format.components)
-    converted = frame.reformat(
-        width=size[0],
-        height=size[1],
-        format="rgba" if alpha else "rgb24",
-        # Files that do not name their colour matrix follow the custom: BT.709 for HD, BT.601 below.
-        src_colorspace=Colorspace.ITU709 if unspecified and frame.height >= 720 else None,
-        src_color_range=frame.color_range,
-        dst_color_range="JPEG",
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
-    )
-    pixels = converted.to_ndarray()
-    return _turn(on_white(pixels) if alpha else pixels, frame.side_data.get("DISPLAYMATRIX"))
-
-
-def _turn(pixels: np.ndarray, matrix: Any) -> np.ndarray:
+def _turn(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """Apply a display matrix (ISO/IEC 14496-12, 8.3.2): x' = a x + c y, y' = b x + d y. Quarter turns and flips."""
     if matrix is None:
         return pixels
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
+    a, b, _, c, d = (int(value) for value in matrix[:5])
     if abs(a) < abs(b):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -8,6 +8,7 @@ Not covered: colour profiles (values are taken as sRGB), further pages of a TIFF
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,6 +43,10 @@ _FAULTS = (
     struct.error,
 )
 """What Pillow's readers raise on broken files. Nothing else of ours runs inside `_decoding`."""
+
+
+# Pillow logs some faults before it raises them; without a handler Python would print them.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @contextmanager

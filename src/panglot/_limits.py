@@ -21,8 +21,8 @@ MAX_SECONDS = 3600
 MAX_MEMORY = 2 * 2**30
 """Bytes of decoded frames and samples that `open` holds. `open_stream` holds one chunk at a time."""
 
-MAX_CHUNK_BYTES = 96 * 2**20
-"""Bytes of frames in one chunk of `open_stream`: 16 frames of 1920x1080."""
+MAX_CHUNK_BYTES = 48 * 2**20
+"""Bytes of frames in one chunk of `open_stream`: 8 frames of 1920x1080."""
 
 MAX_GAP = 3600
 """Seconds one frame may stay on screen. A longer jump of the timestamps is taken for damage."""

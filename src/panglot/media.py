@@ -428,20 +428,23 @@ class MediaStream(Iterator["Audio | Video"]):
         count = max(1, min(round(self._seconds * fps), room))
         sound = self._opened.sound
         track = SoundTrack(sound, picture.zero) if isinstance(sound, Sounds) else None
-        done, held = 0, []
+        done = held = 0
+        block = np.empty((count, picture.height, picture.width, 3), np.uint8)
 
         def piece() -> Video:
             audio = None
             if track is not None:
-                span = sample_at(done + len(held), fps, track.rate) - sample_at(done, fps, track.rate)
+                span = sample_at(done + held, fps, track.rate) - sample_at(done, fps, track.rate)
                 audio = _audio(track.take(span), track.rate)
-            return Video(np.stack(held), fps, audio)
+            return Video(block if held == count else block[:held].copy(), fps, audio)
 
         for frame in constant_rate(picture.frames(), picture.fps, rate, name):
-            held.append(frame)
-            if len(held) == count:
+            if held == count:
                 yield piece()
-                done, held = done + count, []
+                done, held = done + count, 0
+                block = np.empty_like(block)
+            block[held] = frame
+            held += 1
         if held:
             yield piece()
 
