@@ -29,7 +29,7 @@ class TestImageContract(TokenizerContract):
         return [some_image(h, w, seed) for seed, (h, w) in enumerate(SIZES)]
 
     def options(self):
-        return ({}, {"stride": 16})
+        return ({}, {"stride": 16}, {"stride": 16, "effort": 1})
 
 
 def test_every_level_improves():
@@ -37,6 +37,16 @@ def test_every_level_improves():
     quality = [psnr(tok.decode(tok.encode(picture, stride=s)).pixels, picture.pixels) for s in (32, 16, 8)]
     assert quality[1] > quality[0] + 1
     assert quality[2] > quality[1] + 1
+
+
+def test_effort_finds_better_codes():
+    tok, picture = tokenizer("image"), some_image(128, 96, 5)
+    for stride in (32, 16, 8):
+        quality = [
+            psnr(tok.decode(tok.encode(picture, stride=stride, effort=e)).pixels, picture.pixels) for e in (0, 1, 4)
+        ]
+        assert quality == sorted(quality)
+        assert quality[2] > quality[0] + 0.05
 
 
 def test_more_blocks_are_better():

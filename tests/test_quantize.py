@@ -19,6 +19,7 @@ def test_every_code_decodes_to_values_that_give_it_back(levels):
     again, found = fsq(torch.atanh(values))
     assert torch.equal(found[0], codes)
     assert torch.allclose(again, values, atol=1e-6)
+    assert torch.equal(fsq.codes(values)[0], codes)
 
 
 @given(LEVELS, st.integers(0, 2**31))

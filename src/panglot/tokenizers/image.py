@@ -24,7 +24,7 @@ TILE = 1536
 """Pixels a side that one pass of the network covers, without its margin."""
 
 MARGIN = 192
-"""Context around a tile, in pixels. What lies further away changes pixels by 0.01 of 255 on average (beyond 128: 0.5)."""
+"""Context around a tile, in pixels. What lies beyond changes a pixel by 0.01 of 255 on average; beyond 128, by 0.5."""
 
 FADE = 64
 """Pixels over which a tile is faded into the one before it, so that what is left of that does not show as a seam."""
@@ -55,21 +55,27 @@ class ImageTokenizer(Tokenizer[Image]):
         sizes = (level.fsq.size for level in self.network.levels)
         return (*(Alphabet(f"image/{s}", n) for s, n in zip(STRIDES, sizes, strict=True)), SPLIT)
 
-    def count(self, media: Any, stride: int = 8) -> dict[str, int]:
-        """Tokens per alphabet of an Image or a MediaInfo."""
+    def count(self, media: Any, stride: int = 8, effort: int = 0) -> dict[str, int]:
+        """Tokens per alphabet of an Image or a MediaInfo; effort changes none."""
         info = media.info if isinstance(media, Image) else media
         height, width = info.height or 0, info.width or 0
         return {f"image/{s}": -(-height // s) * -(-width // s) for s in strides_down_to(stride)}
 
-    def encode(self, media: Image, stride: int = 8) -> Codes:
+    def encode(self, media: Image, stride: int = 8, effort: int = 0) -> Codes:
+        """Codes down to a stride. effort: rounds of search for better codes; each costs about one more encode.
+
+        Two rounds gain about 0.25 dB, six 0.35, at the same number of codes and the same decoder.
+        """
         used = strides_down_to(stride)
+        if effort < 0:
+            raise CodesError(f"effort {effort} is not possible: give 0 or a small number of rounds")
         height, width = media.pixels.shape[:2]
         grids = {s: np.empty((-(-height // s), -(-width // s)), np.int32) for s in used}
         for top, left in _tiles(height, width):
             y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
             pixels = media.pixels[y0 : top + TILE + MARGIN, x0 : left + TILE + MARGIN]
-            with torch.inference_mode():
-                _, codes = self.network(to_tensor(pixels), stride=stride)
+            with torch.no_grad():
+                _, codes = self.network(to_tensor(pixels), stride=stride, effort=effort)
             for s, code in zip(used, codes, strict=True):
                 target = grids[s][top // s : (top + TILE) // s, left // s : (left + TILE) // s]
                 y, x = (top - y0) // s, (left - x0) // s
@@ -106,11 +112,11 @@ class ImageTokenizer(Tokenizer[Image]):
                 raise CodesError(f"image/{s} has shape {grid.shape}, a {width} x {height} picture needs {shape}")
         return height, width, grids
 
-    def encode_stream(self, chunks: Iterable[Image], stride: int = 8) -> Iterator[Codes]:
+    def encode_stream(self, chunks: Iterable[Image], stride: int = 8, effort: int = 0) -> Iterator[Codes]:
         """An image is one piece: its codes appear once all its rows, stacked from the chunks, are there."""
         rows = [chunk.pixels for chunk in chunks]
         if rows:
-            yield self.encode(Image(np.concatenate(rows)), stride=stride)
+            yield self.encode(Image(np.concatenate(rows)), stride=stride, effort=effort)
 
     def join(self, pieces: Iterable[Codes]) -> Codes:
         (whole,) = pieces

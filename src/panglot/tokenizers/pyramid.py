@@ -233,8 +233,11 @@ class Pyramid(nn.Module):
         context: Tensor | None = None,
         choose: Choice = lambda level, state: None,
         stride: int = 8,
+        effort: int = 0,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Encode and decode in one closed loop, down to `stride`.
+
+        effort: rounds of `improve` after the networks have spoken.
 
         choose(level, picture so far) says which blocks of level 0, 1, 2 to keep: bool [B, 1, h, w], or None for all.
         Returns the pictures after each level and the codes int64 [B, h, w] of each level, -1 where absent.
@@ -252,6 +255,16 @@ class Pyramid(nn.Module):
             features = seen[i] if state is None else torch.cat([seen[i], state.features], 1)
             present = choose(i, None if state is None else state.picture)
             values, code = level.quantise(residual, features)
+            if effort:
+                past, hint = state, known[i]
+                values = improve(
+                    lambda v, past=past, hint=hint, step=step: step(past, v, None, hint).picture,  # type: ignore[misc]
+                    values,
+                    level,
+                    picture,
+                    effort,
+                )
+                code = level.fsq.codes(values)
             state = step(state, values, present, known[i])  # type: ignore[arg-type]
             pictures.append(state.picture)
             codes.append(code if present is None else torch.where(present[:, 0], code, -1))
@@ -279,6 +292,38 @@ class Pyramid(nn.Module):
             level.fit(patches[: 40 * patches.shape[1] + 20000])
             values, _ = level.fsq(level.analysis(level.patches(pictures - decoded)))
             decoded += level.picture(values, None)
+
+
+def improve(decode: Callable[[Tensor], Tensor], values: Tensor, level: Level, target: Tensor, rounds: int) -> Tensor:
+    """Better codes for a level than its networks chose: search by trial decoding. Returns values like those given.
+
+    decode: values [1, D, h, w] -> picture [1, C, H, W]. Each round the gradient of the squared error proposes, for
+    every other block, the one coordinate whose move by one level promises most; a move stays if the error in and
+    around its block fell. A round costs two decodes and a gradient of the level.
+    """
+    step = 2 / level.fsq.column(values)
+    curvature = 2 * (level.synthesis.weight**2).sum(0).view(1, -1, 1, 1)
+    h, w = values.shape[-2:]
+    parity = (torch.arange(h)[:, None] + torch.arange(w)) % 2
+
+    def error(picture: Tensor) -> Tensor:
+        blocks = F.avg_pool2d(((picture - target) ** 2).mean(1, keepdim=True), level.stride)
+        return F.avg_pool2d(blocks, 3, 1, 1)
+
+    for i in range(rounds):
+        with torch.enable_grad():
+            moved = values.detach().clone().requires_grad_()
+            picture = decode(moved)
+            (gradient,) = torch.autograd.grad(((picture - target) ** 2).sum(), moved)
+        direction = -torch.sign(gradient) * step
+        promise = gradient.abs() * step - 0.5 * curvature * step**2
+        promise = torch.where((values + direction).abs() < 1, promise, -torch.inf)
+        best, which = promise.max(1, keepdim=True)
+        chosen = torch.zeros_like(promise).scatter_(1, which, 1.0) * ((best > 0) & (parity == i % 2))
+        tried = values + direction * chosen
+        better = error(decode(tried)) < error(picture.detach())
+        values = torch.where(better, tried, values)
+    return values
 
 
 def plan_levels(pictures: Tensor, bits: Sequence[float]) -> tuple[tuple[int, ...], ...]:

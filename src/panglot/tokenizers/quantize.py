@@ -37,6 +37,10 @@ class FSQ(nn.Module):
     def _column(self, values: Tensor, like: Tensor) -> Tensor:
         return values.view(1, -1, *[1] * (like.ndim - 2))
 
+    def column(self, like: Tensor) -> Tensor:
+        """The levels, shaped to go with `like` [B, D, ...]."""
+        return self._column(self._levels.to(like.dtype), like)
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z: float [B, D, ...], unbounded. Returns values [B, D, ...] in (-1, 1) and codes int64 [B, ...].
 
@@ -44,12 +48,18 @@ class FSQ(nn.Module):
         """
         with torch.autocast(z.device.type, enabled=False):
             z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
-            n = self._column(self._levels.to(z.dtype), z)
+            n = self.column(z)
             bounded = torch.tanh(z)
             index = torch.round(bounded * n / 2 + (n - 1) / 2).clamp(torch.zeros_like(n), n - 1)
             values = bounded + ((2 * index - (n - 1)) / n - bounded).detach()
             codes = (index.long() * self._column(self._weights, z)).sum(1)
         return values, codes
+
+    def codes(self, values: Tensor) -> Tensor:
+        """The codes int64 [B, ...] of values [B, D, ...] that `forward` or `values` returned."""
+        n = self.column(values)
+        index = torch.round((values * n + n - 1) / 2).long()
+        return (index * self._column(self._weights, values)).sum(1)
 
     def values(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """codes: int64 [B, ...] in 0 .. size-1. Returns the values [B, D, ...] that `forward` rounded to."""
