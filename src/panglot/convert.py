@@ -43,11 +43,13 @@ class Options:
     stride: the image pyramid ends at this stride in pixels (image, video).
     depth:  so many codes a frame of sound (audio, video).
     fps:    at most so many pictures a second (video).
+    effort: rounds of search for better codes; leaves nothing out, takes time (image).
     """
 
     stride: int | None = None
     depth: int | None = None
     fps: float | None = None
+    effort: int = 0
 
     def of(self, modality: str) -> dict[str, Any]:
         """The options of one modality's `encode`. Raises OptionError for a value it does not offer."""
@@ -56,6 +58,10 @@ class Options:
             if self.stride not in strides():
                 raise OptionError(f"--stride {self.stride}: choose one of {_listed(strides())}")
             chosen["stride"] = self.stride
+        if not 0 <= self.effort <= 100:
+            raise OptionError(f"--effort {self.effort}: choose a number of rounds from 0 to 100")
+        if self.effort and modality == "image":
+            chosen["effort"] = self.effort
         if self.depth is not None and modality in ("audio", "video"):
             if self.depth not in depths():
                 raise OptionError(f"--depth {self.depth}: choose a number from 1 to {depths()[-1]}")

@@ -13,7 +13,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -131,7 +131,7 @@ def _choices(modality: str, options: Options) -> Iterator[tuple[str, Options]]:
     options.of(modality)  # complains about values that are not on offer
     if modality in ("image", "video"):
         for stride in (options.stride,) if options.stride else convert.strides():
-            yield f"stride {stride}", Options(stride, options.depth, options.fps)
+            yield f"stride {stride}", replace(options, stride=stride)
     elif modality == "audio":
         for depth in (options.depth,) if options.depth else convert.depths():
             yield f"depth {depth}", Options(depth=depth)
