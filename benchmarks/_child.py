@@ -26,7 +26,7 @@ class Run:
 
 
 class Failed(RuntimeError):
-    """The command ended with an exit code other than 0; the message is its last line of standard error."""
+    """The command ended with an exit code other than 0; the message is its first line of standard error."""
 
 
 def run_panglot(*arguments: str | Path) -> Run:
@@ -46,7 +46,7 @@ def run_panglot(*arguments: str | Path) -> Run:
         seconds = perf_counter() - start
         if process.returncode:
             lines = errors.read_text(errors="replace").strip().splitlines() or ["no message"]
-            raise Failed(f"panglot {arguments[0]} ended with exit code {process.returncode}: {lines[-1]}")
+            raise Failed(f"panglot {arguments[0]} ended with exit code {process.returncode}: {lines[0]}")
         return Run(seconds, max(seen, json.loads(note.read_text())["peak"]))
 
 
