@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,10 @@ PICTURES = {
 
 def listed(folder: Path) -> Iterator[tuple[Path, dict]]:
     """The files of one folder with their rows."""
-    for line in (folder / "metadata.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        yield folder / row["file_name"], row
+    with (folder / "metadata.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield folder / row["file_name"], row
 
 
 def pictures(data: Path, limit: int = 6000) -> dict[str, list[bytes]]:
@@ -166,13 +167,16 @@ class SoundBatches:
 class ClipBatches:
     """Stretches of clips: a frame as the image tokenizer gives it back, and the four true frames after it.
 
-    decode(frames uint8 [T, H, W, 3]) -> uint8 frames, each as decoded from its codes; called once for every third
-    frame of a clip and every quality, at the start. Batches are a pure function of (seed, step).
+    decode(frame uint8 [H, W, 3], quality 0 or 1) -> the frame as its codes give it back; called once for every sixth
+    frame of a clip, at the start, with either quality in turn. Batches are a pure function of (seed, step).
     """
 
-    def __init__(self, clips: list[np.ndarray], decode: list, size: int, batch: int, seed: int):
+    EVERY = 6
+
+    def __init__(self, clips: list[np.ndarray], decode: Callable, size: int, batch: int, seed: int):
         self.clips, self.size, self.batch, self.seed = clips, size, batch, seed
-        self.keys = [[d(clip[: len(clip) - 8 : 3]) for d in decode] for clip in clips]
+        firsts = [clip[: len(clip) - 8 : self.EVERY] for clip in clips]
+        self.keys = [[decode(frame, i % 2) for i, frame in enumerate(frames)] for frames in firsts]
         self.weights = np.array([len(c) for c in clips]) / sum(len(c) for c in clips)
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,10 +191,10 @@ class ClipBatches:
 
     def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         pick = int(rng.choice(len(self.clips), p=self.weights))
-        clip, keys = self.clips[pick], self.keys[pick][int(rng.integers(len(self.keys[pick])))]
+        clip, keys = self.clips[pick], self.keys[pick]
         key = int(rng.integers(len(keys)))
         pace = int(rng.integers(1, 3))
-        frames = clip[3 * key : 3 * key + 4 * pace + 1 : pace]
+        frames = clip[self.EVERY * key : self.EVERY * key + 4 * pace + 1 : pace]
         size, (h, w) = self.size, clip.shape[1:3]
         # Prefer places where something moves; half of the time let the camera pan as well.
         places = [(int(rng.integers(0, h - size + 1)), int(rng.integers(0, w - size + 1))) for _ in range(3)]

@@ -1,7 +1,7 @@
 """Train the change half of the video tokenizer: `python recipes/train_video.py --data DATA`; 20 minutes on two cores.
 
 Needs the image tokenizer's weights, since change is coded against what the decoder already has. The story in order:
-take clips; decode every third frame from its image codes; set the change pyramid to the linear optimum of four true
+take clips; decode every sixth frame from its image codes; set the change pyramid to the linear optimum of four true
 frames less the decoded one; then train the networks added to it, coding only blocks that are wrong, by a threshold
 drawn at random, as the tokenizer does.
 """
@@ -57,13 +57,10 @@ def main() -> None:
     torch.manual_seed(0)
     image = ImageTokenizer.load(args.image)
 
-    def through(stride: int):
-        def decode(frames: np.ndarray) -> np.ndarray:
-            return np.stack([image.decode(image.encode(Image(f), stride=stride)).pixels for f in frames])
+    def through(frame: np.ndarray, quality: int) -> np.ndarray:
+        return image.decode(image.encode(Image(frame), stride=(16, 8)[quality])).pixels
 
-        return decode
-
-    batches = ClipBatches(list(clips(args.data)), [through(16), through(8)], 128, args.batch, seed=2)
+    batches = ClipBatches(list(clips(args.data)), through, 128, args.batch, seed=2)
     pairs = [batches(10**6 + i) for i in range(100)]
     start = torch.from_numpy(np.concatenate([(a - b[:, None]).reshape(len(a), GROUP * 3, 128, 128) for b, a in pairs]))
     levels = plan_levels(start, BITS)
