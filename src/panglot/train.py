@@ -105,11 +105,12 @@ def fit(
             logged = _step(model, data, loss, opts, schedule, step)
             mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in logged.items()}
             last = step + 1 == schedule.steps
-            if (step + 1) % 20 == 0 or last:
+            save = (step + 1) % schedule.checkpoint_every == 0 or last
+            if save or (step + 1) % 20 == 0:
                 rate = (step + 1 - start) / (time.perf_counter() - began)
                 row = {"step": step + 1, "steps_per_s": round(rate, 3), **{k: round(v, 4) for k, v in mean.items()}}
                 progress.update(task, completed=step + 1, figures=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
-                if (step + 1) % schedule.checkpoint_every == 0 or last:
+                if save:
                     _save(model, opts, schedule, step + 1, run)
                     if evaluate is not None:
                         row |= {f"held_out_{k}": round(v, 4) for k, v in evaluate(model).items()}
