@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fakes
@@ -342,10 +341,18 @@ def test_a_reader_that_leaves_early_is_no_fault(files):
 
 
 def test_help_is_fast_and_complete():
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "panglot.cli", "--help"], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 5, "measured alone it takes 0.3 s; machines under load take longer"
-    assert all(verb in done.stdout for verb in ("encode", "decode", "inspect", "demo", "--version"))
+    """Processor time, the best of three: what the clock on the wall says depends on what else the machine does."""
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-m", "panglot.cli", "--help"], capture_output=True, text=True, check=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert all(verb in done.stdout for verb in ("encode", "decode", "inspect", "demo", "--version"))
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 def test_version(panglot_):
