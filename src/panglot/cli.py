@@ -215,12 +215,14 @@ class Log:
         """Turn a fault of one file into a line on standard error, so that the next file can go on."""
         from panglot import CodesError, MediaError, TokenFileError
         from panglot.convert import OptionError
+        from panglot.tokenizers.base import WeightsError
 
+        faults = (BadInput, MediaError, TokenFileError, CodesError, OptionError, WeightsError, OSError, MemoryError)
         try:
             yield
         except BrokenPipeError:  # whoever read our output has seen enough: no fault of the file
             raise
-        except (BadInput, MediaError, TokenFileError, CodesError, OptionError, OSError, MemoryError) as error:
+        except faults as error:
             self.failed = True
             line = _fault(file, error)
             print(f"panglot: {line}", file=sys.stderr)

@@ -26,6 +26,10 @@ class CodesError(ValueError):
     """Codes that no tokenizer could have produced: a value out of range, a wrong shape, a missing header field."""
 
 
+class WeightsError(ValueError):
+    """A weights file that cannot be used: missing, cut short, or of another shape."""
+
+
 @dataclass(frozen=True)
 class Alphabet:
     """A named set of `size` symbols, 0 .. size-1. `bits` is what one symbol costs in a token file."""

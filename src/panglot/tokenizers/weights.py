@@ -15,11 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from panglot.tokenizers.base import WeightsError
+
 ASSETS = Path(__file__).parent.parent / "assets"
-
-
-class WeightsError(ValueError):
-    """A weights file that cannot be used: missing, cut short, or of another shape."""
 
 
 def save_weights(model: nn.Module, config: dict[str, Any], path: Path) -> None:
@@ -27,6 +25,7 @@ def save_weights(model: nn.Module, config: dict[str, Any], path: Path) -> None:
     tensors = {k: v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()}
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata={"config": json.dumps(config)})
+    temporary.chmod(0o644)
     os.replace(temporary, path)
 
 

@@ -1,0 +1,20 @@
+"""Write the golden token files again: `python tests/make_golden.py`, after new weights were shipped on purpose."""
+
+from pathlib import Path
+
+from panglot.convert import write_tokens
+from panglot.testing import some_audio, some_image, some_video
+from panglot.tokenizers import tokenizer
+
+DATA = Path(__file__).parent / "data"
+
+
+def main() -> None:
+    write_tokens(DATA / "golden_image.pgt", tokenizer("image").encode(some_image(80, 100, 11)))
+    write_tokens(DATA / "golden_audio.pgt", tokenizer("audio").encode(some_audio(1.0, 24000, 11)))
+    video = some_video(9, 48, 64, 11, rate=8000)
+    write_tokens(DATA / "golden_video.pgt", tokenizer("video").encode(video, depth=2))
+
+
+if __name__ == "__main__":
+    main()
