@@ -61,7 +61,7 @@ def _decoding(name: str) -> Iterator[None]:
         except MediaError:
             raise
         except Image.DecompressionBombError:
-            raise _too_large(name, "more than twice") from None
+            raise _too_large(name, "its size is over") from None
         except UnidentifiedImageError:
             raise refuse(name, "damaged image (its header is broken)", "open it in an image editor") from None
         except _FAULTS as error:
