@@ -157,7 +157,7 @@ class SoundBatches:
         for row in out:
             sounds = self.sets[self.names[int(rng.choice(len(self.names), p=self.weights))]]
             sound = sounds[int(rng.integers(len(sounds)))]
-            gain = 10 ** (rng.uniform(-12, 6) / 20) / 32767
+            gain = 10 ** (rng.uniform(-20, 6) / 20) / 32767
             at = int(rng.integers(-(self.length // 4), max(1, len(sound) - self.length * 3 // 4)))
             piece = sound[max(0, at) : at + self.length]
             row[max(0, -at) : max(0, -at) + len(piece)] = piece[: self.length - max(0, -at)] * gain

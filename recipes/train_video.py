@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--image", type=Path, default=None, help="image weights (default: the shipped ones)")
     parser.add_argument("--run", type=Path, default=Path(".cache/video"))
     parser.add_argument("--out", type=Path, default=Path("src/panglot/assets/video.safetensors"))
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

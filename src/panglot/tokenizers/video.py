@@ -43,6 +43,13 @@ TOLERANCE = 1.25
 """A block is coded when its error is more than this many times the keyframe's own mean error."""
 
 
+GOOD_ENOUGH = {32: 30.0, 16: 33.0, 8: 36.0}
+"""PSNR in dB, by stride, beyond which no change is coded, however good the keyframe is (a black one is perfect)."""
+
+REFRESH = 6.0
+"""A keyframe is sent again when coded change leaves this many times its error."""
+
+
 class VideoTokenizer(Tokenizer[Video]):
     """Keeps frame size and rate; `stride` is the finest level of keyframes and changes, `depth` the codes of sound."""
 
@@ -239,7 +246,8 @@ class _Encoder:
         codes = self.tokenizer.image.encode(Image(frame), stride=self.stride)
         decoded = self.tokenizer.image.decode(codes).pixels
         self.last = to_tensor(decoded)
-        self.error = float(((self.last - to_tensor(frame)) ** 2).mean()) + 1e-5
+        error = float(((self.last - to_tensor(frame)) ** 2).mean())
+        self.error = max(error, 4 / 10 ** (GOOD_ENOUGH[self.stride] / 10))
         self._emit(codes, 1)
 
     def _close_group(self) -> None:
@@ -247,11 +255,16 @@ class _Encoder:
             return
         assert self.last is not None
         n, frames = len(self.open), np.stack(self.open + self.open[-1:] * (GROUP - len(self.open)))
-        self.open = []
+        target = to_tensor(frames)
         with torch.inference_mode():
-            codes = self._choose(to_tensor(frames))
+            codes = self._choose(target)
             if codes:
-                self.last = self.tokenizer.decode_group(self.last, codes)[n - 1 : n]
+                decoded = self.tokenizer.decode_group(self.last, codes)
+                if float(((decoded - target) ** 2).mean()) > REFRESH * self.error:
+                    self._refresh()
+                    return
+                self.last = decoded[n - 1 : n]
+        self.open = []
         if not codes and n == GROUP:
             self.hold += 1
             if self.hold == HOLD:
@@ -263,6 +276,12 @@ class _Encoder:
             h, w = -(-self.height // s), -(-self.width // s)
             arrays[f"change/{s}"] = code[0, :h, :w].to(torch.int32).numpy()
         self._emit(Codes("change", {}, arrays), n)
+
+    def _refresh(self) -> None:
+        """Begin the open group again from a keyframe of its first frame: change alone cannot follow."""
+        first, self.open = self.open[0], self.open[1:]
+        self._close_hold()
+        self._key(first)
 
     def _choose(self, frames: Tensor) -> list[Tensor]:
         """Codes of the levels that are used at all, none in the padding, so that the decoder sees the same."""
