@@ -67,7 +67,7 @@ def test_long_sound_has_no_gaps(monkeypatch):
     t = np.arange(16000 * 4) / 16000
     sound = Audio((0.4 * np.sin(2 * np.pi * 440 * t)).astype(np.float32), 16000)
     tok = tokenizer("audio")
-    decoded = tok.decode(tok.encode(sound)).samples[3200:-3200]
+    decoded = tok.decode(tok.encode(sound)).samples[16000:-3200]
     level = np.sqrt((decoded[: len(decoded) // 800 * 800].reshape(-1, 800) ** 2).mean(1))
     assert level.min() > 0.4 * np.median(level)
 

@@ -14,6 +14,15 @@ def test_round_trip_in_half_precision(tmp_path):
     assert torch.allclose(tensors["weight"], model.weight, atol=1e-3)
 
 
+def test_large_matrices_take_a_byte_a_weight(tmp_path):
+    model = torch.nn.Linear(1000, 400)
+    save_weights(model, {}, tmp_path / "w.safetensors")
+    assert (tmp_path / "w.safetensors").stat().st_size < 410_000
+    tensors, _ = read_weights(tmp_path / "w.safetensors")
+    assert tensors.keys() == model.state_dict().keys()
+    assert torch.allclose(tensors["weight"], model.weight, atol=model.weight.abs().max().item() / 250)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"\xff" * 100])
 def test_a_broken_file_is_one_clear_line(tmp_path, content):
     path = tmp_path / "w.safetensors"

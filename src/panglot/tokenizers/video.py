@@ -40,7 +40,7 @@ CUT = 0.6
 """A frame whose correlation with the frame before is below this starts a new scene."""
 
 TOLERANCE = 1.25
-"""A block is coded when its error is more than this many times the keyframe's own mean error."""
+"""A block is coded when its error exceeds the keyframe's, there and on average, by this factor."""
 
 
 GOOD_ENOUGH = {32: 30.0, 16: 33.0, 8: 36.0}
@@ -74,12 +74,15 @@ class VideoTokenizer(Tokenizer[Video]):
         return (*(a for a in self.image.alphabets if a != SPLIT), *own, *self.audio.alphabets, SPLIT)
 
     def count(self, media: Any, stride: int = 16, depth: int | None = None) -> dict[str, int]:
-        """Tokens per alphabet if one scene changes everywhere all the time; what does not change costs less."""
+        """The most tokens per alphabet that so many frames can cost: all keyframes, or all changed everywhere."""
         info = media.info if isinstance(media, Video) else media
-        total = dict(self.image.count(info, stride=stride))
-        groups = -(-((info.frames or 1) - 1) // GROUP)
-        total |= {f"change/{s}": n * groups for s, n in zip(STRIDES, list(total.values()), strict=False)}
-        total["span"] = groups
+        frames, height, width = info.frames or 1, info.height or 0, info.width or 0
+        groups = -(-(frames - 1) // GROUP)
+        blocks = self.image.count(info, stride=stride)
+        total = {name: n * frames for name, n in blocks.items()}
+        total |= {f"change/{s}": n * groups for s, n in zip(STRIDES, blocks.values(), strict=False)}
+        flags = sum(most_flags(-(-height // s), -(-width // s)) for s in strides_down_to(stride))
+        total |= {"span": frames - 1, "hold": groups, "split": groups * flags}
         if info.rate and info.samples:
             total |= self.audio.count(info, depth=depth)
         return {name: n for name, n in total.items() if n}
@@ -209,6 +212,7 @@ class _Encoder:
         self.last: Tensor | None = None
         self.thumbnail: np.ndarray | None = None
         self.error = 0.0
+        self.accepted = torch.zeros(1, 1, 1, 1)
         self.hold = 0
         self.waiting: list[tuple[Codes, int, int]] = []
 
@@ -246,8 +250,9 @@ class _Encoder:
         codes = self.tokenizer.image.encode(Image(frame), stride=self.stride)
         decoded = self.tokenizer.image.decode(codes).pixels
         self.last = to_tensor(decoded)
-        error = float(((self.last - to_tensor(frame)) ** 2).mean())
-        self.error = max(error, 4 / 10 ** (GOOD_ENOUGH[self.stride] / 10))
+        squared = ((self.last - to_tensor(frame)) ** 2).mean(1, keepdim=True)
+        self.error = max(float(squared.mean()), 4 / 10 ** (GOOD_ENOUGH[self.stride] / 10))
+        self.accepted = F.avg_pool2d(squared, 8).clamp(min=self.error)
         self._emit(codes, 1)
 
     def _close_group(self) -> None:
@@ -286,7 +291,7 @@ class _Encoder:
     def _choose(self, frames: Tensor) -> list[Tensor]:
         """Codes of the levels that are used at all, none in the padding, so that the decoder sees the same."""
         assert self.last is not None
-        codes = choose_codes(self.tokenizer.network, self.last, frames, self.error, self.stride)
+        codes = choose_codes(self.tokenizer.network, self.last, frames, self.accepted, self.stride)
         for s, code in zip(STRIDES, codes, strict=False):
             code[:, -(-self.height // s) :] = ABSENT
             code[:, :, -(-self.width // s) :] = ABSENT
@@ -306,26 +311,25 @@ class _Encoder:
     def _place(self, final: bool) -> Iterator[Codes]:
         """Parts whose sound is complete, each followed by it, as one piece."""
         children: list[Codes] = []
-        frames = samples = 0
+        frames = 0
         while self.waiting:
             part, count, end = self.waiting[0]
             due = int(end / self.fps / 0.08)
-            last = final and len(self.waiting) == 1
             if self.sound is not None and not final and due > self.placed + self.codes.shape[1]:
                 break
             self.waiting.pop(0)
             children.append(part)
             frames += count
             if self.sound is not None:
-                n = self.codes.shape[1] if last else max(0, min(due - self.placed, self.codes.shape[1]))
+                n = max(0, min(due - self.placed, self.codes.shape[1]))
                 now, self.codes = self.codes[:, :n], self.codes[:, n:]
                 if n:
                     children.append(Codes("audio", {}, dict(zip(self.names, now, strict=True))))
                 self.placed += n
-        if children:
-            if self.rate is not None and final:
-                samples = self.samples
-            yield self._piece(children, frames, samples)
+        if final and self.codes.shape[1]:
+            children.append(Codes("audio", {}, dict(zip(self.names, self.codes, strict=True))))
+        if children or final:
+            yield self._piece(children, frames, self.samples if final else 0)
 
     def _piece(self, children: list[Codes], frames: int, samples: int) -> Codes:
         header = {"height": self.height, "width": self.width, "frames": frames, "fps": self.fps}
@@ -333,13 +337,22 @@ class _Encoder:
         return Codes("video", header, {}, tuple(children))
 
 
-def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: float, stride: int) -> list[Tensor]:
+def most_flags(h: int, w: int) -> int:
+    """How many split flags a level of h x w blocks can have."""
+    total = 0
+    for _ in range(3):
+        h, w = -(-h // 2), -(-w // 2)
+        total += h * w
+    return total
+
+
+def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: Tensor, stride: int) -> list[Tensor]:
     """Codes [1, h, w] a level for the four frames [GROUP, 3, H, W] after `last`; -1 where a block is not worth one.
 
-    An empty list says that no block is.
+    error: [1, 1, H/8, W/8], the squared error that is accepted in each block of 8x8. An empty list: no block is.
     """
     target = (frames - last).reshape(1, -1, *frames.shape[-2:])
-    threshold = torch.full((1, 1, 1, 1), TOLERANCE * error)
+    threshold = TOLERANCE * error
     wrong = where_wrong(target, threshold)(0, None)
     if wrong is None or not bool(wrong.any()):
         return []
@@ -348,19 +361,23 @@ def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: float, s
 
 
 def where_wrong(target: Tensor, threshold: Tensor) -> Choice:
-    """The blocks whose squared error so far exceeds a threshold [B, 1, 1, 1], finer ones only inside coarser ones.
+    """The blocks whose squared error so far exceeds a threshold, finer ones only inside coarser ones.
 
-    target: [B, GROUP * 3, H, W]. The worst frame of a group decides: a short motion must not drown in three still
-    frames.
+    target: [B, GROUP * 3, H, W]; threshold: [B, 1, H/8, W/8], or [B, 1, 1, 1] for all blocks alike. The worst frame of
+    a group decides, and at the coarsest stride the worst quarter of a block, so that what is still hides no motion.
     """
     chosen: list[Tensor] = []
+    everywhere = threshold.expand(len(target), 1, target.shape[-2] // 8, target.shape[-1] // 8)
 
     def choose(level: int, picture: Tensor | None) -> Tensor:
         rest = target if picture is None else target - picture
         b, _, h, w = rest.shape
         frames = (rest.float() ** 2).reshape(b * GROUP, 3, h, w).mean(1, keepdim=True)
-        blocks = F.avg_pool2d(frames, STRIDES[level]).unflatten(0, (b, GROUP))
-        worth = blocks.amax(1) > threshold
+        stride = STRIDES[max(1, level)]
+        blocks = F.avg_pool2d(frames, stride).unflatten(0, (b, GROUP))
+        worth = blocks.amax(1) > F.avg_pool2d(everywhere, stride // 8)
+        if level == 0:
+            worth = F.max_pool2d(worth.float(), 2).bool()
         if chosen:
             worth &= F.interpolate(chosen[-1].float(), scale_factor=2).bool()
         chosen.append(worth)
