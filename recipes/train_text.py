@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from panglot.media import Text
-
 from panglot.tokenizers.text import TextTokenizer
 
 SHIPPED = Path(__file__).parents[1] / "src/panglot/assets/text.json"
