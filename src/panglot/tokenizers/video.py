@@ -173,7 +173,11 @@ class VideoTokenizer(Tokenizer[Video]):
         if not codes:
             return last.expand(GROUP, -1, -1, -1)
         change = self.network.decode(codes, last)[-1]
-        return quantised(add_change(last, change, coverage(codes))[0])
+        covered = coverage(codes)
+        frames = add_change(last, change, covered)[0]
+        # A loop filter: noise of single pixels that the network makes is outside what codes can correct, and would grow
+        # from group to group.
+        return quantised(torch.where(covered[0] > 0, smoothed(frames), frames))
 
     def _checked(self, codes: Codes) -> tuple[int, int, int, float]:
         self.check(codes)
@@ -399,6 +403,13 @@ def add_change(last: Tensor, change: Tensor, covered: Tensor) -> Tensor:
     """Frames [B, GROUP, 3, H, W] from the last frame [B, 3, H, W], the change [B, GROUP * 3, H, W] and its coverage."""
     frames = (change * covered).reshape(len(last), GROUP, 3, *last.shape[-2:])
     return last.unsqueeze(1) + frames
+
+
+def smoothed(frames: Tensor) -> Tensor:
+    """Frames [N, 3, H, W] under the 3x3 binomial window."""
+    line = torch.tensor([0.25, 0.5, 0.25])
+    window = (line[:, None] * line).expand(3, 1, 3, 3)
+    return F.conv2d(F.pad(frames, (1, 1, 1, 1), mode="replicate"), window, groups=3)
 
 
 def quantised(frames: Tensor) -> Tensor:
