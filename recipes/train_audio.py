@@ -4,7 +4,9 @@ The story in order: gather sound; let reverse water-filling choose the levels of
 codec to the linear optimum of the 80 ms log-mel block; then train the networks added to it on the magnitude spectrum
 (phases are recovered by Griffin-Lim, which has nothing to train). Three losses: log-mel, log magnitude, and the
 correlation of third-octave envelopes over 0.4 s, which is what intelligibility measures (STOI, Taal et al. 2011)
-look at. Half of the sounds use all codes, the others a random prefix, so that every prefix decodes.
+look at. Two in five sounds use all codes, the others a random prefix, so that every prefix decodes.
+
+The shipped weights went on from there: `--init WEIGHTS --steps 800 --lr 6e-4 --run .cache/audio2` (see docs/log.md).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class ImageTokenizer(Tokenizer[Image]):
     def encode(self, media: Image, stride: int = 8, effort: int = 0) -> Codes:
         """Codes down to a stride. effort: rounds of search for better codes; each costs about one more encode.
 
-        Two rounds gain about 0.25 dB, six 0.35, at the same number of codes and the same decoder.
+        Two rounds gain about 0.3 dB, six 0.4 (Kodak crops), at the same number of codes and with the same decoder.
         """
         used = strides_down_to(stride)
         if effort < 0:
