@@ -20,7 +20,7 @@ from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, 
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
 
-TILE = 1536
+TILE = 1024
 """Pixels a side that one pass of the network covers, without its margin."""
 
 MARGIN = 192
