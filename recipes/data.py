@@ -114,17 +114,36 @@ class PictureBatches:
 
 
 SOUNDS = {
-    "commonvoice": 0.44,
-    "ljspeech": 0.08,
-    "picovoice_wake": 0.08,
-    "fsdd": 0.04,
-    "esc10": 0.13,
-    "philharmonia": 0.13,
-    "librosa": 0.06,
+    "commonvoice": 0.28,
+    "ljspeech": 0.06,
+    "picovoice_wake": 0.05,
+    "fsdd": 0.03,
+    "esc10": 0.16,
+    "philharmonia": 0.24,
+    "librosa": 0.08,
     "soundfx": 0.02,
     "maxaudio": 0.02,
+    "tones": 0.06,
 }
-"""How often a stretch of sound comes from each set."""
+"""How often a stretch of sound comes from each set; tones are made, not recorded."""
+
+
+def tones(rate: int, number: int = 400, seconds: float = 4.0) -> list[np.ndarray]:
+    """Made sounds as int16 [T]: one to four steady or swaying partials, which recordings hardly ever hold alone."""
+    rng = np.random.default_rng(5)
+    time = np.arange(round(rate * seconds)) / rate
+    out = []
+    for _ in range(number):
+        first = 40 * 2 ** rng.uniform(0, 7)
+        ratios = [1.0, *rng.choice([1.25, 1.5, 2.0, 3.0, 4.0], int(rng.integers(0, 4)), replace=False)]
+        sway = rng.choice([0.0, 0.0, 0.01, 0.05]) * np.sin(2 * np.pi * rng.uniform(2, 7) * time)
+        sound = np.zeros(len(time))
+        for ratio in ratios:
+            if first * ratio < rate / 2.1:
+                sound += rng.uniform(0.3, 1) * np.sin(2 * np.pi * np.cumsum(first * ratio * (1 + sway)) / rate)
+        sound *= 0.99 / max(1.0, np.abs(sound).max())
+        out.append((sound * 32767).astype(np.int16))
+    return out
 
 
 def sounds(data: Path, rate: int) -> dict[str, list[np.ndarray]]:
@@ -132,8 +151,8 @@ def sounds(data: Path, rate: int) -> dict[str, list[np.ndarray]]:
     import soundfile
     import soxr
 
-    out: dict[str, list[np.ndarray]] = {}
-    for name in SOUNDS:
+    out: dict[str, list[np.ndarray]] = {"tones": tones(rate)}
+    for name in SOUNDS.keys() - {"tones"}:
         out[name] = []
         for path, _ in listed(data / "train" / name):
             samples, source = soundfile.read(path, dtype="float32", always_2d=True)
@@ -165,22 +184,23 @@ class SoundBatches:
 
 
 class ClipBatches:
-    """Stretches of clips: a frame as the image tokenizer gives it back, and the four true frames after it.
+    """Stretches of clips: a frame as the image tokenizer gives it back, and the eight true frames after it.
 
     decode(frame uint8 [H, W, 3], quality 0 or 1) -> the frame as its codes give it back; called once for every sixth
     frame of a clip, at the start, with either quality in turn. Batches are a pure function of (seed, step).
     """
 
     EVERY = 6
+    AFTER = 8
 
     def __init__(self, clips: list[np.ndarray], decode: Callable, size: int, batch: int, seed: int):
         self.clips, self.size, self.batch, self.seed = clips, size, batch, seed
-        firsts = [clip[: len(clip) - 8 : self.EVERY] for clip in clips]
+        firsts = [clip[: len(clip) - 2 * self.AFTER : self.EVERY] for clip in clips]
         self.keys = [[decode(frame, i % 2) for i, frame in enumerate(frames)] for frames in firsts]
         self.weights = np.array([len(c) for c in clips]) / sum(len(c) for c in clips)
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [batch, 3, s, s] decoded frames and [batch, 4, 3, s, s] true frames after them, in [-1, 1]"""
+        """float32 [batch, 3, s, s] decoded frames and [batch, 8, 3, s, s] true frames after them, in [-1, 1]"""
         rng = np.random.default_rng([self.seed, step])
         pairs = [self._pair(rng) for _ in range(self.batch)]
         last, after = (np.stack(x) for x in zip(*pairs, strict=True))
@@ -194,18 +214,28 @@ class ClipBatches:
         clip, keys = self.clips[pick], self.keys[pick]
         key = int(rng.integers(len(keys)))
         pace = int(rng.integers(1, 3))
-        frames = clip[self.EVERY * key : self.EVERY * key + 4 * pace + 1 : pace]
+        frames = clip[self.EVERY * key : self.EVERY * key + self.AFTER * pace + 1 : pace]
         size, (h, w) = self.size, clip.shape[1:3]
         # Prefer places where something moves; half of the time let the camera pan as well.
         places = [(int(rng.integers(0, h - size + 1)), int(rng.integers(0, w - size + 1))) for _ in range(3)]
-        change = np.abs(frames[-1].astype(np.int16) - frames[0]).mean(-1)
+        change = np.abs(frames[4].astype(np.int16) - frames[0]).mean(-1)
         places.sort(key=lambda p: -change[p[0] : p[0] + size, p[1] : p[1] + size].mean())
         y, x = places[0 if rng.random() < 0.7 else 2]
         dy, dx = rng.integers(-3, 4, 2) if rng.random() < 0.3 else (0, 0)
         cuts = []
-        for i in range(5):
+        for i in range(1 + self.AFTER):
             top, left = np.clip(y + i * dy, 0, h - size), np.clip(x + i * dx, 0, w - size)
             source = keys[key] if i == 0 else frames[i]
             cuts.append(source[top : top + size, left : left + size])
         cuts = [c[:, ::-1] for c in cuts] if rng.random() < 0.5 else cuts
-        return cuts[0], np.stack(cuts[1:])
+        stack = np.stack(cuts)
+        if rng.random() < 0.2:
+            stack = faded(stack, rng)
+        return stack[0], stack[1:]
+
+
+def faded(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A clip uint8 [T, H, W, 3] under light that grows or fails steadily: from or to black, or only brighter."""
+    start, end = rng.choice([0.0, 1.0, rng.uniform(), rng.uniform()]), rng.uniform(0, 1.3)
+    gains = np.clip(start + (end - start) * np.arange(len(frames)) / rng.uniform(len(frames), 60), 0, 1.3)
+    return np.clip(frames * gains[:, None, None, None] + 0.5, 0, 255).astype(np.uint8)

@@ -57,15 +57,23 @@ def typed(codes):
 
 def small():
     """A little of everything: levels with and without gaps, several alphabets, a tree, two roots."""
-    level = np.full((9, 3), ABSENT, np.int32)
-    level[0, 1], level[8, 2], level[2, 0] = 4000, 17, 0
-    key = Codes("image", {"height": 100, "width": 40}, {"image/32": np.array([[7, 4095]]), "image/16": level})
+    level, finer = np.full((5, 3), ABSENT, np.int32), np.full((9, 5), ABSENT, np.int32)
+    level[0, 1], level[4, 2], level[2, 0] = 4000, 17, 0
+    finer[0, 2], finer[1, 3], finer[8, 4] = 1, 2, 3
+    arrays = {"image/32": np.array([[7, 4095]]), "image/16": level, "image/8": finer}
+    key = Codes("image", {"height": 100, "width": 40}, arrays)
     sound = Codes("audio", {"samples": 1920, "rate": 24000}, {"audio/1": np.array([1, 999, 500])})
     video = Codes("video", {"fps": 29.97, "frames": 9, "loop": False, "rate": None}, {}, (key, sound, sound))
     return [video, Codes("text", {}, {"text": np.array([1, 2047])})]
 
 
-USED = [Alphabet("image/32", 4096), Alphabet("image/16", 4375), Alphabet("audio/1", 1000), Alphabet("text", 2048)]
+USED = [
+    Alphabet("image/32", 4096),
+    Alphabet("image/16", 4375),
+    Alphabet("image/8", 16),
+    Alphabet("audio/1", 1000),
+    Alphabet("text", 2048),
+]
 
 
 def sealed(header, payload=b"", version=1):
@@ -369,7 +377,8 @@ def kind(array=None, modality="image", header=None, children=0):
         (header_of([kind([0, [1], 1])]), "not a plane"),
         (header_of([["image", {}, [[0, [1], 0], [0, [1], 0]], 0]]), "two arrays of one alphabet"),
         (header_of([kind([0, [1 << 20], 0])]), "claims 1048576 bits of codes, there are 0"),
-        (header_of([kind([0, [8, 8], 1])]), "claims 4 bits of codes, there are 0"),
+        (header_of([kind([0, [8, 8], 1])]), "claims 7 bits of codes, there are 0"),
+        (header_of([kind([0, [8, 8], 2])]), "a level nested in none"),
         (header_of([kind([0, [1 << 13, 1 << 13], 1])], order=[0] * 3), "blocks, over"),
         (
             header_of(
@@ -403,10 +412,10 @@ def test_hostile_header_is_refused_without_memory(header, fault):
         (header_of([kind([0, [2], 0])], alphabets=[("a", 5)]), bytes([0b00010100]), "code 5 of a, which has 5"),
         (header_of([kind([0, [7], 0])]), bytes([0b00000001]), "something follows"),
         (header_of([kind([0, [7], 0])]), bytes(2), "something follows"),
-        (header_of([kind([0, [2, 2], 1])]), bytes([0b00010001, 0b11110000]), "has none"),
-        (header_of([kind([0, [2, 2], 1])]), bytes([0b00100000]), "outside the level"),
-        (header_of([kind([0, [8, 8], 1])]), bytes([0b00010000]), "a group is empty"),
-        (header_of([kind([0, [2, 2], 1])]), bytes([0b00010001]), "end too early"),
+        (header_of([kind([0, [2, 2], 1])]), bytes([0b01010001, 0b11100000]), "has none"),
+        (header_of([kind([0, [2, 2], 1])]), bytes([0b00000100]), "can be none"),
+        (header_of([kind([0, [4, 4], 1])]), bytes([0b00000100, 0b00000000]), "parent that some"),
+        (header_of([kind([0, [2, 2], 1])]), bytes([0b00011011]), "end too early"),
     ],
 )
 def test_wrong_payload_is_refused(header, payload, fault):

@@ -6,8 +6,10 @@ import pytest
 from panglot import tokenfile
 from panglot.media import Audio, Image, Video
 from panglot.testing import TokenizerContract, some_image, some_video
-from panglot.tokenizers import tokenizer
+from panglot.tokenizers import tokenizer, video
 from panglot.tokenizers.base import Codes, CodesError
+from panglot.tokenizers.image import to_pixels
+from panglot.tokenizers.video import _Encoder
 
 GOLDEN = Path(__file__).parent / "data" / "golden_video.pgt"
 
@@ -141,3 +143,23 @@ def test_silent_and_empty_sound():
     decoded = tok.decode(tok.encode(video))
     assert decoded.audio is not None
     assert len(decoded.audio.samples) == 0
+
+
+def test_encoder_and_decoder_go_on_from_the_same_frame():
+    clip, tok = some_video(9, 70, 90, 5, rate=None), tokenizer("video")
+    for stride in (16, 8):
+        encoder = _Encoder(tok, clip, stride, None)
+        parts = [*encoder.push(clip), *encoder.finish()]
+        assert encoder.last is not None
+        assert "change" in kinds(tok.join(parts))
+        assert np.array_equal(to_pixels(encoder.last)[0, :70, :90], tok.decode(tok.join(parts)).frames[-1])
+
+
+def test_large_frames_go_in_strips_and_change_little(monkeypatch):
+    clip, tok = some_video(5, 300, 64, 6, rate=None), tokenizer("video")
+    whole = tok.encode(clip)
+    monkeypatch.setattr(video, "PASS", 128 * 64)
+    assert len(list(video.strips(320, 64))) == 3
+    parts = tok.encode(clip)
+    assert tok.decode(parts).frames.shape == clip.frames.shape
+    assert abs(psnr(tok.decode(parts).frames, clip.frames) - psnr(tok.decode(whole).frames, clip.frames)) < 0.3

@@ -24,7 +24,17 @@ from typing import Any
 import numpy as np
 
 from panglot.bitpack import BitReader, BitWriter
-from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, HeaderValue, join_flags, split_flags
+from panglot.tokenizers.base import (
+    ABSENT,
+    SPLIT,
+    Alphabet,
+    Codes,
+    CodesError,
+    HeaderValue,
+    join_flags,
+    nested_in,
+    split_flags,
+)
 
 MAGIC = b"\x89PGT\r\n\x1a\n"
 VERSION = 1
@@ -103,8 +113,8 @@ def dumps(codes: Codes | Sequence[Codes], alphabets: Iterable[Alphabet]) -> byte
     try:
         plan = _parse(header)
         for part in (part for root in roots for part in root.walk()):
-            for name, array in part.arrays.items():
-                _write_array(writer, np.asarray(array), plan.alphabet(name))
+            for name, (array, possible) in zip(part.arrays, part.levels(), strict=True):
+                _write_array(writer, np.asarray(array), possible, plan.alphabet(name))
         payload = writer.finish()
         plan.check_budget(len(payload))
     except _HeaderFault as fault:
@@ -206,11 +216,16 @@ def _inflate(data: memoryview) -> bytes:
 # --- the header --------------------------------------------------------------------------------------------------
 
 
+WHOLE, FREE, NESTED = 0, 1, 2
+
+
 @dataclass(frozen=True)
 class _Array:
+    """gaps: WHOLE, or FREE (blocks are absent anywhere) or NESTED (also where the array before has none)."""
+
     alphabet: Alphabet
     shape: tuple[int, ...]
-    gaps: bool
+    gaps: int
 
     @property
     def elements(self) -> int:
@@ -218,10 +233,8 @@ class _Array:
 
     @property
     def least_bits(self) -> int:
-        """What it costs at least: all codes, or with gaps the flags of the roots."""
-        if self.gaps:
-            return SPLIT.bits * prod((side + 7) // 8 for side in self.shape)
-        return self.alphabet.bits * self.elements
+        """What it costs at least: all codes, or with gaps the flag of the root."""
+        return SPLIT.bits if self.gaps else self.alphabet.bits * self.elements
 
 
 @dataclass(frozen=True)
@@ -318,6 +331,10 @@ def _parse_kind(entry: Any, alphabets: tuple[Alphabet, ...]) -> _Kind:
         _need(_is_name(name) and _is_value(value), f"has a {modality} with a bad field")
     _need(_is_list(arrays, 0, MAX_FIELDS), f"has a {modality} without a list of arrays")
     parsed = tuple(_parse_array(array, alphabets) for array in arrays)
+    for i, array in enumerate(parsed):
+        halves = tuple(-(-side // 2) for side in array.shape)
+        inside = i > 0 and parsed[i - 1].gaps != WHOLE and parsed[i - 1].shape == halves
+        _need(array.gaps != NESTED or inside, f"has a {modality} with a level nested in none")
     _need(len({a.alphabet.name for a in parsed}) == len(parsed), f"has a {modality} with two arrays of one alphabet")
     _need(_is_int(children, 0, MAX_NODES), f"has a {modality} with a bad number of children")
     return _Kind(modality, header, parsed, children)
@@ -337,8 +354,9 @@ def _parse_array(entry: Any, alphabets: tuple[Alphabet, ...]) -> _Array:
     _need(_is_int(alphabet, 0, len(alphabets) - 1), "has an array of an alphabet that does not exist")
     fits = _is_list(shape, 1, MAX_RANK) and all(_is_int(side, 0, MAX_ELEMENTS) for side in shape)
     _need(fits and prod(max(side, 1) for side in shape) <= MAX_ELEMENTS, "has an array with a bad shape")
-    _need(_is_int(gaps, 0, 1) and (gaps == 0 or len(shape) == 2), "has an array with absent blocks that is not a plane")
-    return _Array(alphabets[alphabet], tuple(shape), bool(gaps))
+    plane = _is_int(gaps, WHOLE, NESTED) and (gaps == WHOLE or len(shape) == 2)
+    _need(plane, "has an array with absent blocks that is not a plane")
+    return _Array(alphabets[alphabet], tuple(shape), gaps)
 
 
 def _find_roots(kinds: tuple[_Kind, ...], order: Sequence[int]) -> tuple[int, ...]:
@@ -378,7 +396,10 @@ def _header_text(roots: Sequence[Codes], table: Mapping[str, Alphabet]) -> bytes
     order = []
     try:
         for part in (part for root in roots for part in root.walk()):
-            arrays = [[number[name], np.shape(array), _has_gaps(array)] for name, array in part.arrays.items()]
+            arrays = [
+                [number[name], np.shape(array), _gaps(array, possible)]
+                for name, (array, possible) in zip(part.arrays, part.levels(), strict=True)
+            ]
             if not all(isinstance(name, str) for name in part.header):
                 raise TypeError("a header field has a name that is not a string")
             kind = _json([part.modality, dict(part.header), arrays, len(part.children)])
@@ -393,15 +414,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _has_gaps(array: np.ndarray) -> int:
-    return int(np.any(np.asarray(array) == ABSENT))
+def _gaps(array: np.ndarray, possible: np.ndarray | None) -> int:
+    return WHOLE if not np.any(np.asarray(array) == ABSENT) else FREE if possible is None else NESTED
 
 
 # --- the payload -------------------------------------------------------------------------------------------------
 
 
-def _write_array(writer: BitWriter, array: np.ndarray, alphabet: Alphabet) -> None:
-    present = array[array != ABSENT] if _has_gaps(array) else array.ravel()
+def _write_array(writer: BitWriter, array: np.ndarray, possible: np.ndarray | None, alphabet: Alphabet) -> None:
+    present = array[array != ABSENT] if _gaps(array, possible) else array.ravel()
     integers = np.issubdtype(array.dtype, np.integer)
     if array.size and not integers:
         raise CodesError(f"codes of {alphabet.name} are {array.dtype}, must be integers")
@@ -410,27 +431,33 @@ def _write_array(writer: BitWriter, array: np.ndarray, alphabet: Alphabet) -> No
             f"codes of {alphabet.name} run from {present.min()} to {present.max()}, legal are 0 to {alphabet.size - 1}"
         )
     if present.size < array.size:
-        writer.put(split_flags(array), SPLIT.bits)
+        writer.put(split_flags(array, possible), SPLIT.bits)
     writer.put(present, alphabet.bits)
 
 
 def _read_node(reader: BitReader, kinds: tuple[_Kind, ...], kind: int, nodes: Iterator[int]) -> Codes:
     """The node of a kind and, from nodes, the kinds that follow it, all below it."""
     node = kinds[kind]
-    arrays = {array.alphabet.name: _read_array(reader, array) for array in node.arrays}
+    arrays: dict[str, np.ndarray] = {}
+    before: np.ndarray | None = None
+    for array in node.arrays:
+        before = arrays[array.alphabet.name] = _read_array(reader, array, before)
     children = tuple(_read_node(reader, kinds, next(nodes), nodes) for _ in range(node.children))
     return Codes(node.modality, node.header, arrays, children)
 
 
-def _read_array(reader: BitReader, array: _Array) -> np.ndarray:
-    if not array.gaps:
+def _read_array(reader: BitReader, array: _Array, before: np.ndarray | None) -> np.ndarray:
+    if array.gaps == WHOLE:
         return _in_range(reader.take(array.elements, array.alphabet.bits), array.alphabet).reshape(array.shape)
     height, width = array.shape
-    present = join_flags((height, width), lambda n: reader.take(n, SPLIT.bits))
+    codes = np.full(array.shape, ABSENT, np.int32)
+    possible = nested_in(codes, before) if array.gaps == NESTED else None
+    present = join_flags((height, width), lambda n: reader.take(n, SPLIT.bits), possible)
     if present.all():
         raise CodesError(f"{array.alphabet.name} is said to have absent blocks and has none")
-    codes = np.full(array.shape, ABSENT, np.int32)
     codes[present] = _in_range(reader.take(int(present.sum()), array.alphabet.bits), array.alphabet)
+    if array.gaps == FREE and nested_in(codes, before) is not None:
+        raise CodesError(f"{array.alphabet.name} is said to have blocks outside the level before and has none")
     return codes
 
 

@@ -77,13 +77,20 @@ class Codes:
         for child in self.children:
             yield from child.walk()
 
+    def levels(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """This value's arrays, each with where its blocks can be, given the array before it (`nested_in`)."""
+        before: np.ndarray | None = None
+        for array in self.arrays.values():
+            yield array, nested_in(array, before)
+            before = array
+
     def tokens(self) -> dict[str, int]:
         """Tokens per alphabet, split flags included: what this value costs in a stream."""
         total: dict[str, int] = {}
         for part in self.walk():
             for name, array in part.arrays.items():
                 total[name] = total.get(name, 0) + int((array != ABSENT).sum())
-            flags = sum(split_flags(array).size for array in part.arrays.values())
+            flags = sum(split_flags(array, possible).size for array, possible in part.levels())
             if flags:
                 total["split"] = total.get("split", 0) + flags
         return total
@@ -102,68 +109,99 @@ def header_int(codes: Codes, name: str, least: int = 0) -> int:
     return value
 
 
-SPLIT = Alphabet("split", 16)
-"""Which blocks of a 2x2 group are present: bit 0 top left, 1 top right, 2 bottom left, 3 bottom right."""
+SPLIT = Alphabet("split", 81)
+"""Which blocks of a level are there, a symbol for four neighbours: base-3 digits, top left, top right, bottom left,
+bottom right, the first counting least; 0: none of the quarter's blocks, 1: all that there can be, 2: some."""
+
+NONE, ALL, SOME = 0, 1, 2
 
 
-def split_flags(array: np.ndarray) -> np.ndarray:
+def nested_in(array: np.ndarray, coarser: np.ndarray | None) -> np.ndarray | None:
+    """Where a level [h, w] can have blocks if each must lie within a block of the next coarser level: bool [h, w].
+
+    None where there is no such level (another shape), where it is whole, or where `array` has a block outside it.
+    """
+    if coarser is None or array.ndim != 2 or coarser.shape != tuple(-(-side // 2) for side in array.shape):
+        return None
+    possible = (coarser != ABSENT).repeat(2, 0).repeat(2, 1)[: array.shape[0], : array.shape[1]]
+    return None if bool(possible.all()) or bool(((array != ABSENT) & ~possible).any()) else possible
+
+
+def split_flags(array: np.ndarray, possible: np.ndarray | None = None) -> np.ndarray:
     """Presence of the blocks of one level as symbols of `SPLIT`, coarse to fine.
 
-    array: int [h, w] (other shapes, and arrays in which all blocks are present, have no flags).
-    Returns int32 [n]: a quadtree of presence. Its roots, 8x8 blocks each, come first in raster order; then, level by
-    level, a symbol for every group that its parent says is not empty.
+    array: a level's codes, int [h, w], ABSENT where left out; any other array, or one without gaps, has no flags.
+    possible: bool [h, w], where blocks can be at all (`nested_in`); everywhere if None.
+    Returns int32 [n]: a quadtree. Its root covers the whole level; then, level by level in raster order, a symbol for
+    every quarter of which some blocks are there and some are not.
     """
     present = array != ABSENT
     if array.ndim != 2 or bool(present.all()):
         return np.zeros(0, np.int32)
-    levels = [present]
-    for _ in range(3):
-        levels.append(_pool(levels[-1]))
+    missing = ~present if possible is None else possible & ~present
+    states = [_states(present, missing)]
+    while len(states) == 1 or states[-1].size > 1:
+        present, missing = _groups(present).any((2, 3)), _groups(missing).any((2, 3))
+        states.append(_states(present, missing))
     flags = []
-    for finer, coarser in zip(levels[-2::-1], levels[:0:-1], strict=True):
-        symbols = _symbols(finer)
-        flags.append(symbols.ravel() if coarser is levels[-1] else symbols[coarser])
-    return np.concatenate(flags).astype(np.int32)
+    for finer, coarser in zip(states[-2::-1], states[:0:-1], strict=True):
+        symbols = (_groups(finer).reshape(*coarser.shape, 4) @ _PLACES).astype(np.int32)
+        flags.append(symbols.ravel() if coarser is states[-1] else symbols[coarser == SOME])
+    return np.concatenate(flags)
 
 
-def join_flags(shape: tuple[int, int], take: Callable[[int], np.ndarray]) -> np.ndarray:
+def join_flags(
+    shape: tuple[int, int], take: Callable[[int], np.ndarray], possible: np.ndarray | None = None
+) -> np.ndarray:
     """Which blocks of a level are present: the inverse of `split_flags`.
 
     shape: h, w of the level. take(n): the next n symbols of `SPLIT`, int [n]; how many there are in all shows while
     they are read. Returns bool [h, w]. Raises CodesError on symbols that `split_flags` never gives.
     """
-    sizes = [shape]
-    for _ in range(3):
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    present = np.ones(sizes[3], bool)
-    for finer in (2, 1, 0):
-        symbols = np.zeros(present.shape, np.uint8)
-        symbols[present] = take(int(present.sum()))
-        if finer < 2 and not symbols[present].all():
-            raise CodesError("a split flag says that a group is empty, its parent that it is not")
-        h, w = sizes[finer]
-        blocks = (symbols[..., None] >> np.arange(4, dtype=np.uint8) & 1).astype(bool).reshape(*symbols.shape, 2, 2)
-        grid = blocks.transpose(0, 2, 1, 3).reshape(2 * symbols.shape[0], 2 * symbols.shape[1])
-        if grid[h:].any() or grid[:, w:].any():
-            raise CodesError(f"a split flag names a block outside the level of {h} x {w} blocks")
-        present = grid[:h, :w]
-    return present
+    room = [np.ones(shape, bool) if possible is None else possible]
+    while len(room) == 1 or room[-1].size > 1:
+        room.append(_groups(room[-1]).any((2, 3)))
+    state = np.full((1, 1), SOME, np.uint8)
+    for depth in range(len(room) - 2, -1, -1):
+        h, w = room[depth].shape
+        open_, fits = state == SOME, _groups(room[depth]).reshape(*state.shape, 4)
+        quarters = np.where(fits & (state == ALL)[..., None], ALL, NONE).astype(np.uint8)
+        symbols = np.asarray(take(int(open_.sum())), np.int64)
+        if symbols.size and symbols.max() >= SPLIT.size:
+            raise CodesError(f"split flag {symbols.max()}, there are {SPLIT.size}")
+        digits = symbols[:, None] // _PLACES % 3
+        known = fits[open_]
+        if (digits[~known] != NONE).any() or (depth == 0 and (digits == SOME).any()):
+            raise CodesError("a split flag names blocks where there can be none")
+        whole = (digits == NONE).all(1) | ((digits == ALL) | ~known).all(1)
+        if depth < len(room) - 2 and whole.any():
+            raise CodesError("a split flag says that all or none of a group is there, its parent that some is")
+        quarters[open_] = digits
+        state = quarters.reshape(*state.shape, 2, 2).transpose(0, 2, 1, 3).reshape(2 * len(state), -1)[:h, :w]
+    return state == ALL
 
 
-def _groups(present: np.ndarray) -> np.ndarray:
-    """bool [h, w] -> bool [ceil(h/2), ceil(w/2), 2, 2], padded with False."""
-    h, w = present.shape
-    padded = np.pad(present, ((0, h % 2), (0, w % 2)))
+def most_flags(height: int, width: int) -> int:
+    """How many split flags a level of so many blocks can have: one for every cell of the quadtree."""
+    total = 0
+    while not total or height * width > 1:
+        height, width = -(-height // 2), -(-width // 2)
+        total += height * width
+    return total
+
+
+_PLACES = np.array([1, 3, 9, 27])
+
+
+def _groups(cells: np.ndarray) -> np.ndarray:
+    """[h, w] -> [ceil(h/2), ceil(w/2), 2, 2], padded with 0."""
+    h, w = cells.shape
+    padded = np.pad(cells, ((0, h % 2), (0, w % 2)))
     return padded.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).transpose(0, 2, 1, 3)
 
 
-def _pool(present: np.ndarray) -> np.ndarray:
-    return np.asarray(_groups(present).any((2, 3)))
-
-
-def _symbols(present: np.ndarray) -> np.ndarray:
-    groups = _groups(present)
-    return np.packbits(groups.reshape(*groups.shape[:2], 4), axis=-1, bitorder="little")[..., 0]
+def _states(present: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    return np.where(present, np.where(missing, SOME, ALL), NONE).astype(np.uint8)
 
 
 M = TypeVar("M")

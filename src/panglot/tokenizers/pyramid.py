@@ -265,6 +265,8 @@ class Pyramid(nn.Module):
                     effort,
                 )
                 code = level.fsq.codes(values)
+            if not torch.is_grad_enabled():
+                values = level.fsq.values(code)  # what `decode` will see, to the bit
             state = step(state, values, present, known[i])  # type: ignore[arg-type]
             pictures.append(state.picture)
             codes.append(code if present is None else torch.where(present[:, 0], code, -1))

@@ -118,8 +118,10 @@ def fit_linear(x: Tensor, fsq: FSQ, analysis: Tensor, bias: Tensor, synthesis: T
     analysis.copy_((basis * scale).T)
     bias.copy_(-(mean @ basis) * scale)
     values, _ = fsq(z * scale)
-    design = torch.cat([values, torch.ones(len(values), 1)], 1).double()
-    solution = torch.linalg.lstsq(design, x.double()).solution.float()
+    design = torch.cat([values, torch.ones(len(values), 1)], 1)
+    # Normal equations: the rounded values are few and hardly correlated, and x may have thousands of columns.
+    normal = (design.T @ design).double() + 1e-6 * torch.eye(design.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(normal, (design.T @ x).double()).float()
     synthesis.copy_(solution[:-1].T)
     offset.copy_(solution[-1])
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from panglot.media import Audio, Image, Video
 from panglot.tokenizers.audio import AudioTokenizer
-from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int
+from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int, most_flags
 from panglot.tokenizers.image import ImageTokenizer, strides_down_to, to_pixels, to_tensor
 from panglot.tokenizers.pyramid import STRIDES, Choice, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
@@ -45,6 +45,11 @@ TOLERANCE = 1.25
 
 GOOD_ENOUGH = {32: 30.0, 16: 33.0, 8: 36.0}
 """PSNR in dB, by stride, beyond which no change is coded, however good the keyframe is (a black one is perfect)."""
+
+PASS = 1 << 20
+"""Pixels of a frame that go through the network at once; larger frames go in strips, with MARGIN rows of context."""
+
+MARGIN = 128
 
 REFRESH = 6.0
 """A keyframe is sent again when coded change leaves this many times its error."""
@@ -168,16 +173,45 @@ class VideoTokenizer(Tokenizer[Video]):
             group = self.decode_group(last, codes)
         return to_pixels(group[:n, :, :height, :width]), group[n - 1 : n]
 
+    def code_group(
+        self, last: Tensor, frames: np.ndarray, accepted: Tensor, stride: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """Codes [1, h, w] a level for the frames uint8 [GROUP, H, W, 3] after `last`, and what they decode to.
+
+        accepted: [1, 1, H'/8, W'/8], the squared error that is left alone in each block of 8x8. -1 marks a block that
+        is not worth a code, or that lies in the padding; only the levels that are used at all are returned.
+        """
+        height, width = frames.shape[1:3]
+        parts = list(strips(*last.shape[-2:]))
+        found, pictures = [], []
+        for (y0, y1), (top, bottom) in parts:
+            target = to_tensor(frames[:, y0:y1])
+            old = last[:, :, y0:y1]
+            change = (target - old).flatten(0, 1)[None]
+            wrong = (change, TOLERANCE * accepted[:, :, y0 // 8 : y1 // 8], (height - y0, width))
+            if bool(where_wrong(*wrong)(0, None).any()):
+                pictures, codes = self.network(change, old, where_wrong(*wrong), stride)
+            else:
+                codes = [torch.full((1, (y1 - y0) // s, last.shape[-1] // s), ABSENT) for s in strides_down_to(stride)]
+            found.append([c[:, (top - y0) // s : (bottom - y0) // s] for s, c in zip(STRIDES, codes, strict=False)])
+        joined = [torch.cat(level, 1) for level in zip(*found, strict=True)]
+        used = max((i + 1 for i, code in enumerate(joined) if bool((code >= 0).any())), default=0)
+        if used and len(parts) == 1:
+            return joined[:used], changed(last, pictures[used - 1], joined[:used])
+        return joined[:used], self.decode_group(last, joined[:used])
+
     def decode_group(self, last: Tensor, codes: list[Tensor]) -> Tensor:
         """The four frames [GROUP, 3, H, W] after `last` [1, 3, H, W], from codes [1, h, w] a level, -1 absent."""
         if not codes:
             return last.expand(GROUP, -1, -1, -1)
-        change = self.network.decode(codes, last)[-1]
-        covered = coverage(codes)
-        frames = add_change(last, change, covered)[0]
-        # A loop filter: noise of single pixels that the network makes is outside what codes can correct, and would grow
-        # from group to group.
-        return quantised(torch.where(covered[0] > 0, smoothed(frames), frames))
+        out = []
+        for (y0, y1), (top, bottom) in strips(*last.shape[-2:]):
+            cut = [code[:, y0 // s : y1 // s] for s, code in zip(STRIDES, codes, strict=False)]
+            old = last[:, :, y0:y1]
+            if any(bool((code[:, top // s : bottom // s] >= 0).any()) for s, code in zip(STRIDES, codes, strict=False)):
+                old = changed(old, self.network.decode(cut, old)[-1], cut)
+            out.append(old[:, :, top - y0 : bottom - y0].expand(GROUP, -1, -1, -1))
+        return torch.cat(out, 2)
 
     def _checked(self, codes: Codes) -> tuple[int, int, int, float]:
         self.check(codes)
@@ -264,15 +298,11 @@ class _Encoder:
             return
         assert self.last is not None
         n, frames = len(self.open), np.stack(self.open + self.open[-1:] * (GROUP - len(self.open)))
-        target = to_tensor(frames)
         with torch.inference_mode():
-            codes = self._choose(target)
-            if codes:
-                decoded = self.tokenizer.decode_group(self.last, codes)
-                if float(((decoded - target) ** 2).mean()) > REFRESH * self.error:
-                    self._refresh()
-                    return
-                self.last = decoded[n - 1 : n]
+            codes, decoded = self.tokenizer.code_group(self.last, frames, self.accepted, self.stride)
+            if codes and error(decoded, frames) > REFRESH * self.error:
+                self._refresh()
+                return
         self.open = []
         if not codes and n == GROUP:
             self.hold += 1
@@ -280,6 +310,7 @@ class _Encoder:
                 self._close_hold()
             return
         self._close_hold()
+        self.last = decoded[n - 1 : n]
         arrays = {"span": np.array([n - 1], np.int32)}
         for s, code in zip(STRIDES, codes, strict=False):
             h, w = -(-self.height // s), -(-self.width // s)
@@ -291,16 +322,6 @@ class _Encoder:
         first, self.open = self.open[0], self.open[1:]
         self._close_hold()
         self._key(first)
-
-    def _choose(self, frames: Tensor) -> list[Tensor]:
-        """Codes of the levels that are used at all, none in the padding, so that the decoder sees the same."""
-        assert self.last is not None
-        codes = choose_codes(self.tokenizer.network, self.last, frames, self.accepted, self.stride)
-        for s, code in zip(STRIDES, codes, strict=False):
-            code[:, -(-self.height // s) :] = ABSENT
-            code[:, :, -(-self.width // s) :] = ABSENT
-        used = [bool((code >= 0).any()) for code in codes]
-        return codes[: max((i + 1 for i, u in enumerate(used) if u), default=0)]
 
     def _close_hold(self) -> None:
         if self.hold:
@@ -341,34 +362,22 @@ class _Encoder:
         return Codes("video", header, {}, tuple(children))
 
 
-def most_flags(h: int, w: int) -> int:
-    """How many split flags a level of h x w blocks can have."""
-    total = 0
-    for _ in range(3):
-        h, w = -(-h // 2), -(-w // 2)
-        total += h * w
-    return total
+def strips(height: int, width: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Rows that go through the network at once, with their margins, and without: bounds memory for large frames."""
+    rows = max(STRIDES[0], PASS // width // STRIDES[0] * STRIDES[0])
+    parts = -(-height // rows)
+    rows = -(-height // parts // STRIDES[0]) * STRIDES[0]
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        yield (max(0, top - MARGIN), min(height, bottom + MARGIN)), (top, bottom)
 
 
-def choose_codes(network: Pyramid, last: Tensor, frames: Tensor, error: Tensor, stride: int) -> list[Tensor]:
-    """Codes [1, h, w] a level for the four frames [GROUP, 3, H, W] after `last`; -1 where a block is not worth one.
-
-    error: [1, 1, H/8, W/8], the squared error that is accepted in each block of 8x8. An empty list: no block is.
-    """
-    target = (frames - last).reshape(1, -1, *frames.shape[-2:])
-    threshold = TOLERANCE * error
-    wrong = where_wrong(target, threshold)(0, None)
-    if wrong is None or not bool(wrong.any()):
-        return []
-    _, codes = network(target, last, where_wrong(target, threshold), stride)
-    return codes
-
-
-def where_wrong(target: Tensor, threshold: Tensor) -> Choice:
+def where_wrong(target: Tensor, threshold: Tensor, size: tuple[int, int] | None = None) -> Choice:
     """The blocks whose squared error so far exceeds a threshold, finer ones only inside coarser ones.
 
-    target: [B, GROUP * 3, H, W]; threshold: [B, 1, H/8, W/8], or [B, 1, 1, 1] for all blocks alike. The worst frame of
-    a group decides, and at the coarsest stride the worst quarter of a block, so that what is still hides no motion.
+    target: [B, GROUP * 3, H, W]; threshold: [B, 1, H/8, W/8], or [B, 1, 1, 1] for all blocks alike. size: height and
+    width without padding, in which no block is chosen. The worst frame of a group decides, and at the coarsest stride
+    the worst quarter of a block, so that what is still hides no motion.
     """
     chosen: list[Tensor] = []
     everywhere = threshold.expand(len(target), 1, target.shape[-2] // 8, target.shape[-1] // 8)
@@ -384,10 +393,31 @@ def where_wrong(target: Tensor, threshold: Tensor) -> Choice:
             worth = F.max_pool2d(worth.float(), 2).bool()
         if chosen:
             worth &= F.interpolate(chosen[-1].float(), scale_factor=2).bool()
+        if size is not None:
+            worth[:, :, -(-size[0] // STRIDES[level]) :] = False
+            worth[:, :, :, -(-size[1] // STRIDES[level]) :] = False
         chosen.append(worth)
         return worth
 
     return choose
+
+
+def changed(last: Tensor, change: Tensor, codes: list[Tensor]) -> Tensor:
+    """The frames [GROUP, 3, H, W] after `last` [1, 3, H, W], once the network has said [1, GROUP * 3, H, W] of change.
+
+    With a loop filter: noise of single pixels that the network makes is outside what codes can correct, and would grow
+    from group to group.
+    """
+    covered = coverage(codes)
+    frames = add_change(last, change, covered)[0]
+    return quantised(torch.where(covered[0] > 0, smoothed(frames), frames))
+
+
+def error(decoded: Tensor, frames: np.ndarray) -> float:
+    """Mean squared error, in the networks' unit, of padded frames [N, 3, H', W'] from true ones uint8 [N, H, W, 3]."""
+    height, width = frames.shape[1:3]
+    pairs = zip(decoded, frames, strict=True)
+    return float(np.mean([((d - to_tensor(f)[0])[:, :height, :width] ** 2).mean() for d, f in pairs]))
 
 
 def coverage(codes: list[Tensor]) -> Tensor:
