@@ -21,7 +21,7 @@ LAYERS = (
     {"tokenizers.text", "tokenizers.image", "tokenizers.audio"},
     {"tokenizers.video"},
     {"tokenizers"},
-    {"convert", "measure"},
+    {"convert", "measure", "charges"},
     {"inspect"},
     {"report"},
     {"panglot"},

@@ -154,6 +154,35 @@ def inspect(
 
 
 @app.command()
+def count(
+    files: Files,
+    models: Annotated[str | None, typer.Option("--for", metavar="MODEL,...", help="Models, or all.")] = None,
+    price: Annotated[list[str] | None, typer.Option(metavar="MODEL=DOLLARS", help="For a million tokens.")] = None,
+    sources: Annotated[bool, typer.Option("--sources", help="Addresses and notes of the formulas too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what files cost as tokens of other models, by published formulas, and of panglot. Nothing is decoded."""
+    from panglot import charges
+
+    try:
+        wanted = charges.chosen(charges.USUAL if models is None else models)
+        prices = charges.prices(price or (), wanted)
+    except charges.ChargeError as error:
+        raise BadInput(_shown(str(error))) from None
+    log, found = Log(as_json), []
+    for file in files:
+        with log.faults(file):
+            _check_input(file)
+            found.append(charges.count(file, wanted))
+            if as_json:
+                log._object(found[-1].as_dict(prices, sources))
+    if found and not as_json:
+        _print_grid("tokens", *charges.grid(found, wanted, prices))
+        print(*charges.sources(wanted, [f.info.modality for f in found], sources), sep="\n")
+    log.finish()
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for tokens, media and page.")] = Path(
         "panglot-demo"
@@ -267,18 +296,21 @@ class Log:
 
 
 def _print_table(result: Inspection) -> None:
+    from panglot.report import columns, facts
+
+    _print_grid(f"{_shown(result.path)}: {facts(result)}", *columns(result))
+
+
+def _print_grid(title: str, head: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from panglot.report import columns, facts
-
-    table = Table(title=f"{escape(_shown(result.path))}: {facts(result)}", title_justify="left", title_style="bold")
-    head, rows = columns(result)
-    for number, title in enumerate(head):
-        table.add_column(title, justify="right" if number else "left")
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    for number, name in enumerate(head):
+        table.add_column(escape(_shown(name)), justify="right" if number else "left")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(_shown(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
