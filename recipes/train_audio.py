@@ -4,7 +4,8 @@ The story in order: gather sound; let reverse water-filling choose the levels of
 codec to the linear optimum of the 80 ms log-mel block; then train the networks added to it on the magnitude spectrum
 (phases are recovered by Griffin-Lim, which has nothing to train). Three losses: log-mel, log magnitude, and the
 correlation of third-octave envelopes over 0.4 s, which is what intelligibility measures (STOI, Taal et al. 2011)
-look at. Two in five sounds use all codes, the others a random prefix, so that every prefix decodes.
+look at. Two in five sounds use all codes, the others a random prefix, alike for all blocks or not, so that every prefix
+decodes.
 
 The shipped weights went on from there: `--init WEIGHTS --steps 800 --lr 6e-4 --run .cache/audio2` (see docs/log.md).
 """
@@ -64,6 +65,14 @@ class SpectrumLoss:
         return (r * weight).sum() / weight.sum()
 
 
+def depths(sounds: int) -> Tensor:
+    """How many codes of each block count, int64 [sounds, BLOCKS]: all, one number for a sound, or runs of many."""
+    kind = torch.rand(sounds, 1)
+    alike = torch.randint(1, DEPTH + 1, (sounds, 1)).expand(-1, BLOCKS)
+    runs = torch.randint(0, DEPTH + 1, (sounds, -(-BLOCKS // 4))).repeat_interleave(4, 1)[:, :BLOCKS]
+    return torch.where(kind < 0.4, DEPTH, torch.where(kind < 0.75, alike, runs))
+
+
 class Loss:
     def __init__(self):
         self.compare = SpectrumLoss()
@@ -73,7 +82,7 @@ class Loss:
         with torch.no_grad():
             target = torch.log(sp.magnitudes(samples) + sp.FLOOR)
             features = block_features(samples, self.compare.filters)
-        keep = torch.where(torch.rand(len(batch)) < 0.4, DEPTH, torch.randint(1, DEPTH + 1, (len(batch),)))
+        keep = depths(len(batch))
         with torch.autocast("cpu", torch.bfloat16):
             values, _ = model.encode(features)
             predicted = model.spectrum(values, keep)

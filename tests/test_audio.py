@@ -10,8 +10,8 @@ from panglot.measure import mel_distance
 from panglot.media import Audio
 from panglot.testing import TokenizerContract, some_audio
 from panglot.tokenizers import spectrum, tokenizer
-from panglot.tokenizers.audio import blocks
-from panglot.tokenizers.base import CodesError
+from panglot.tokenizers.audio import blocks, spans
+from panglot.tokenizers.base import Codes, CodesError
 
 GOLDEN = Path(__file__).parent / "data" / "golden_audio.pgt"
 
@@ -98,3 +98,40 @@ def test_blocks_cover_the_sound(samples, rate):
     n = blocks(samples, rate)
     assert (n - 1) * spectrum.BLOCK / spectrum.RATE < samples / rate + 1 / spectrum.RATE
     assert n * spectrum.BLOCK / spectrum.RATE >= samples / rate
+
+
+def test_blocks_keep_as_many_codes_as_they_are_given():
+    tok, sound = tokenizer("audio"), some_audio(3.0, 16000, 3)
+    whole = tok.encode(sound)
+    n = whole.arrays["audio/1"].size
+    depths = np.array([0] * 5 + [10] * 20 + [3] * (n - 25))
+    part = spans(whole, depths)
+    assert part.tokens()["audio/10"] == 20
+    assert part.tokens()["audio/1"] == n - 5
+    assert part.tokens()["depth"] == len(part.children) == 1 + 2 + -(-(n - 25) // 16)
+    back = tok.decode(part)
+    assert back.samples.shape == sound.samples.shape
+    assert np.abs(back.samples[: 4 * 1280]).max() < 0.01 < np.abs(back.samples[6 * 1280 :]).max()
+
+
+def test_equal_depths_decode_as_a_prefix_does():
+    tok, sound = tokenizer("audio"), some_audio(1.0, 16000, 3)
+    whole, prefix = tok.encode(sound), tok.encode(sound, depth=4)
+    part = spans(whole, np.full(whole.arrays["audio/1"].size, 4))
+    np.testing.assert_allclose(tok.decode(part).samples, tok.decode(prefix).samples, atol=1e-4)
+
+
+@pytest.mark.parametrize("fault", ["cover", "blocks of", "not spans"])
+def test_wrong_spans_are_refused(fault):
+    tok = tokenizer("audio")
+    whole = spans(tok.encode(some_audio(1.0, 16000, 3)), np.full(13, 2))
+    arrays = dict(whole.children[0].arrays)
+    short = {name: array[:-1] for name, array in arrays.items() if name != "depth"}
+    child = {
+        "cover": {"depth": arrays["depth"] - 1} | short,
+        "blocks of": arrays | {"depth": arrays["depth"] - 1},
+        "not spans": {"audio/1": arrays["audio/1"]},
+    }[fault]
+    bad = Codes("audio", whole.header, {}, (Codes("span", {}, child),))
+    with pytest.raises(CodesError, match=fault):
+        tok.decode(bad)

@@ -158,24 +158,28 @@ class SpectrumCodec(nn.Module):
     def linear(self, values: list[Tensor], keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The linear decode [B, T, HOPS * BANDS] (less the mean) and the summed embeddings [B, T, C] of a prefix.
 
-        keep: int [B], how many codes of each sound are used (all by default).
+        keep: int [B] or [B, T], how many codes of each sound or block are used (all by default).
         """
         block = embedded = torch.zeros((), dtype=self.mean.dtype)
         for k, (stage, v) in enumerate(zip(self.nested, values, strict=False)):
-            mask = 1.0 if keep is None else (keep > k).to(v.dtype).view(-1, 1, 1)
+            mask = 1.0 if keep is None else (keep > k).to(v.dtype).view(len(keep), -1, 1)
             block = block + stage.synthesis(v) * mask
             embedded = embedded + stage.embed(v) * mask
         return block, embedded
 
     def spectrum(self, values: list[Tensor], keep: Tensor | None = None) -> Tensor:
-        """Log magnitudes [B, T * HOPS, BINS] from the values of a prefix of the codes."""
+        """Log magnitudes [B, T * HOPS, BINS] of the values of a prefix of the codes; a block without any is silent."""
         block, embedded = self.linear(values, keep)
         hidden = self.decoder(embedded)
         b, t = block.shape[:2]
         mel = block.reshape(b, t * sp.HOPS, sp.BANDS)
         x = self.hop_in(hidden).reshape(b, t * sp.HOPS, -1) + self.hop_mel(mel)
         base = self.spread((block + self.mean).reshape(b, t * sp.HOPS, sp.BANDS))
-        return base + self.out(self.hop(x))
+        out = base + self.out(self.hop(x))
+        if keep is None or keep.ndim == 1:
+            return out
+        silent = (keep == 0).repeat_interleave(sp.HOPS, 1).unsqueeze(-1)
+        return torch.where(silent, math.log(sp.FLOOR), out)
 
 
 @torch.no_grad()
@@ -249,7 +253,8 @@ def _mono(samples: np.ndarray) -> np.ndarray:
 class AudioTokenizer(Tokenizer[Audio]):
     """Codes "audio/1" .. "audio/K": int32 [blocks], blocks = ceil(seconds / 0.08). Decodes to mono.
 
-    encode(audio, depth=K) keeps the first K codes of a block; every one costs 125 bit/s.
+    encode(audio, depth=K) keeps the first K codes of a block; every one costs 125 bit/s. A sound whose blocks keep
+    different numbers of codes (`spans`) is a row of parts instead, each with one "depth" token.
     """
 
     modality = "audio"
@@ -276,7 +281,8 @@ class AudioTokenizer(Tokenizer[Audio]):
 
     @property
     def alphabets(self) -> tuple[Alphabet, ...]:
-        return tuple(Alphabet(f"audio/{k}", s.fsq.size) for k, s in enumerate(self.network.nested, 1))
+        codes = (Alphabet(f"audio/{k}", s.fsq.size) for k, s in enumerate(self.network.nested, 1))
+        return (*codes, Alphabet("depth", (self.depth + 1) * RUN))
 
     def _depth(self, depth: int | None) -> int:
         if depth is not None and not 1 <= depth <= self.depth:
@@ -321,23 +327,24 @@ class AudioTokenizer(Tokenizer[Audio]):
 
     def decode_stream(self, codes: Codes) -> Iterator[Audio]:
         """Sound piece by piece in bounded memory; the pieces add up to `decode`."""
-        grid = self._checked(codes)
+        grid, depths = self._checked(codes)
         left, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
         resampler = sp.Resampler(sp.RATE, rate)
-        for piece, last in self._segments(grid):
+        for piece, last in self._segments(grid, depths):
             out = resampler.push(piece, last=last)
             out = np.pad(out, (0, max(0, left - len(out)) if last else 0))[:left]
             left -= len(out)
             yield Audio(np.clip(out, -1, 1).astype(np.float32), rate)
 
-    def _segments(self, grid: Tensor) -> Iterator[tuple[np.ndarray, bool]]:
+    def _segments(self, grid: Tensor, depths: Tensor | None) -> Iterator[tuple[np.ndarray, bool]]:
         """Samples at 16 kHz, segment by segment; neighbours share FADE blocks that are faded over."""
         n = grid.shape[1]
         tail: np.ndarray | None = None
         for start in range(0, max(n, 1), SEGMENT):
             stop = min(n, start + SEGMENT)
             more = min(n, stop + FADE)
-            sound = self._sound(grid[:, max(0, start - self.network.decoder_context) : more], more - start)
+            seen = slice(max(0, start - self.network.decoder_context), more)
+            sound = self._sound(grid[:, seen], None if depths is None else depths[None, seen], more - start)
             if tail is not None:
                 ramp = np.linspace(0, 1, len(tail))
                 sound[: len(tail)] = tail * (1 - ramp) + sound[: len(tail)] * ramp
@@ -345,27 +352,75 @@ class AudioTokenizer(Tokenizer[Audio]):
             tail = sound[cut : (more - start) * sp.BLOCK]
             yield sound[:cut], stop == n
 
-    def _sound(self, grid: Tensor, blocks: int) -> np.ndarray:
-        """The last `blocks` blocks of these codes [K, T] as float64 [blocks * BLOCK] at 16 kHz."""
+    def _sound(self, grid: Tensor, depths: Tensor | None, blocks: int) -> np.ndarray:
+        """The last `blocks` blocks of these codes [K, T] as float64 [blocks * BLOCK] at 16 kHz; depths: [1, T]."""
         if not blocks:
             return np.zeros(0)
         with torch.inference_mode():
             values = [s.fsq.values(c[None]).movedim(1, -1) for s, c in zip(self.network.nested, grid, strict=False)]
-            log = self.network.spectrum(values)[0, -blocks * sp.HOPS :]
+            log = self.network.spectrum(values, depths)[0, -blocks * sp.HOPS :]
             magnitude = (torch.exp(log) - sp.FLOOR).clamp(min=0)
             return sp.griffin_lim(magnitude, GRIFFIN_LIM)[sp.EDGE : -sp.EDGE].double().numpy()
 
-    def _checked(self, codes: Codes) -> Tensor:
+    def _checked(self, codes: Codes) -> tuple[Tensor, Tensor | None]:
+        """Codes int64 [K, T], and how many of each block count [T], or None where all do."""
         self.check(codes)
-        names = [f"audio/{k}" for k in range(1, len(codes.arrays) + 1)]
         samples, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
-        if not names or list(codes.arrays) != names:
-            raise CodesError(f"audio codes need audio/1, audio/2, ... without gaps, not {list(codes.arrays)}")
-        expected = (blocks(samples, rate),)
+        expected = blocks(samples, rate)
+        if codes.children:
+            return self._from_spans(codes, expected)
+        _check_names(list(codes.arrays))
         grid = list(codes.arrays.values())
-        if any(a.shape != expected or (a < 0).any() for a in grid):
-            raise CodesError(f"{samples} samples at {rate} Hz need {expected[0]} codes of each alphabet, none absent")
-        return torch.from_numpy(np.stack(grid).astype(np.int64))
+        if any(a.shape != (expected,) or (a < 0).any() for a in grid):
+            raise CodesError(f"{samples} samples at {rate} Hz need {expected} codes of each alphabet, none absent")
+        return torch.from_numpy(np.stack(grid).astype(np.int64)), None
+
+    def _from_spans(self, codes: Codes, expected: int) -> tuple[Tensor, Tensor]:
+        grid, depths = np.zeros((self.depth, expected), np.int64), np.zeros(expected, np.int64)
+        at = 0
+        for child in codes.children:
+            names = list(child.arrays)
+            if child.modality != "span" or names[:1] != ["depth"] or child.arrays["depth"].shape != (1,):
+                raise CodesError("a sound of varying depth has parts that are not spans of one depth")
+            depth, n = divmod(int(child.arrays["depth"][0]), RUN)
+            span = [child.arrays[name] for name in names[1:]]
+            if depth:
+                _check_names(names[1:])
+            if depth != len(span) or any(a.shape != (n + 1,) or (a < 0).any() for a in span) or at + n + 1 > expected:
+                raise CodesError(f"a span says {n + 1} blocks of {depth} codes, and has others")
+            for k, array in enumerate(span):
+                grid[k, at : at + n + 1] = array
+            depths[at : at + n + 1] = depth
+            at += n + 1
+        if at != expected:
+            raise CodesError(f"the spans of a sound cover {at} of {expected} blocks")
+        return torch.from_numpy(grid), torch.from_numpy(depths)
+
+
+def _check_names(names: list[str]) -> None:
+    if not names or names != [f"audio/{k}" for k in range(1, len(names) + 1)]:
+        raise CodesError(f"audio codes need audio/1, audio/2, ... without gaps, not {names}")
+
+
+RUN = 16
+"""Blocks that one span covers at most; a symbol of the alphabet "depth" is depth * RUN + blocks - 1."""
+
+
+def spans(codes: Codes, depths: np.ndarray) -> Codes:
+    """The same sound with only the first depths[t] codes of block t, 0 for silence: runs of blocks of one depth.
+
+    codes: as `encode` returns them; depths: int [T], at most as many as there are codes.
+    """
+    children = []
+    arrays, at = list(codes.arrays.items()), 0
+    while at < len(depths):
+        depth = int(depths[at])
+        ends = np.flatnonzero(depths[at : at + RUN] != depth)
+        n = int(ends[0]) if ends.size else min(RUN, len(depths) - at)
+        head = {"depth": np.array([depth * RUN + n - 1], np.int32)}
+        children.append(Codes("span", {}, head | {name: array[at : at + n] for name, array in arrays[:depth]}))
+        at += n
+    return Codes("audio", codes.header, {}, tuple(children))
 
 
 FADE = 2

@@ -243,7 +243,7 @@ class _Encoder:
         self.fps = first.fps
         self.sound = tokenizer.audio.encoder(first.audio.rate, depth) if first.audio else None
         self.rate = first.audio.rate if first.audio else None
-        self.names = [a.name for a in tokenizer.audio.alphabets[:depth]]
+        self.names = [f"audio/{k}" for k in range(1, (depth or tokenizer.audio.depth) + 1)]
         self.codes = np.zeros((len(self.names), 0), np.int32)
         self.placed = self.samples = self.frames = 0
         self.open: list[np.ndarray] = []
