@@ -13,6 +13,7 @@ The shipped weights went on from there: `--init WEIGHTS --steps 800 --lr 6e-4 --
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,14 @@ def third_octaves() -> Tensor:
 class SpectrumLoss:
     """Compares log magnitude spectra [B, hops, BINS]; see the module's docstring."""
 
-    def __init__(self):
+    def __init__(self, floor: float):
+        self.floor = floor
         self.filters = torch.from_numpy(sp.mel_filters()).float()
         self.bands = third_octaves()
 
     def __call__(self, predicted: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
         m, n = torch.exp(predicted), torch.exp(target)
-        mel = (torch.log(m @ self.filters.T + sp.FLOOR) - torch.log(n @ self.filters.T + sp.FLOOR)).abs().mean()
+        mel = (torch.log(m @ self.filters.T + self.floor) - torch.log(n @ self.filters.T + self.floor)).abs().mean()
         magnitude = (predicted - target).abs().mean()
         correlation = self.correlation(m, n)
         total = mel + 0.3 * magnitude + 1.5 * (1 - correlation)
@@ -74,14 +76,14 @@ def depths(sounds: int) -> Tensor:
 
 
 class Loss:
-    def __init__(self):
-        self.compare = SpectrumLoss()
+    def __init__(self, floor: float):
+        self.compare = SpectrumLoss(floor)
 
     def __call__(self, model: SpectrumCodec, batch: np.ndarray, step: int) -> tuple[Tensor, dict[str, float]]:
         samples = torch.from_numpy(batch)
         with torch.no_grad():
-            target = torch.log(sp.magnitudes(samples) + sp.FLOOR)
-            features = block_features(samples, self.compare.filters)
+            target = torch.log(sp.magnitudes(samples) + self.compare.floor)
+            features = block_features(samples, self.compare.filters, self.compare.floor)
         keep = depths(len(batch))
         with torch.autocast("cpu", torch.bfloat16):
             values, _ = model.encode(features)
@@ -89,20 +91,20 @@ class Loss:
         return self.compare(predicted.float(), target)
 
 
-def linear_start(sets: dict[str, list[np.ndarray]]) -> SpectrumCodec:
+def linear_start(sets: dict[str, list[np.ndarray]], floor: float) -> SpectrumCodec:
     """The codec at the linear optimum of 28,000 blocks, its levels chosen by reverse water-filling."""
     start = torch.from_numpy(SoundBatches(sets, LENGTH, 700, seed=1)(0))
     filters = torch.from_numpy(sp.mel_filters()).float()
-    features = block_features(start, filters).reshape(-1, sp.HOPS * sp.BANDS)
-    model = SpectrumCodec(AudioConfig(plan_levels(features, BITS, DEPTH)))
-    model.fit(features, torch.log(sp.magnitudes(start) + sp.FLOOR).reshape(-1, sp.BINS))
+    features = block_features(start, filters, floor).reshape(-1, sp.HOPS * sp.BANDS)
+    model = SpectrumCodec(AudioConfig(plan_levels(features, BITS, DEPTH), floor=floor))
+    model.fit(features, torch.log(sp.magnitudes(start) + floor).reshape(-1, sp.BINS))
     return model
 
 
-def trained(weights: Path) -> SpectrumCodec:
-    """A codec as an earlier run left it, for further training on the same or on other sound."""
+def trained(weights: Path, floor: float) -> SpectrumCodec:
+    """A codec as an earlier run left it, for further training, on other sound or at another floor."""
     tensors, config = read_weights(weights)
-    model = SpectrumCodec(AudioConfig.from_dict(config))
+    model = SpectrumCodec(replace(AudioConfig.from_dict(config), floor=floor))
     model.load_state_dict(tensors)
     return model
 
@@ -116,14 +118,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--floor", type=float, default=3e-6, help="added to magnitudes before their logarithm")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     sets = sounds(args.data, sp.RATE)
-    model = trained(args.init) if args.init else linear_start(sets)
+    model = trained(args.init, args.floor) if args.init else linear_start(sets, args.floor)
     batches = SoundBatches(sets, LENGTH, args.batch, seed=2)
-    fit(model, batches, Loss(), Schedule(steps=args.steps, lr=args.lr, checkpoint_every=250), args.run)
+    fit(model, batches, Loss(args.floor), Schedule(steps=args.steps, lr=args.lr, checkpoint_every=250), args.run)
     save_weights(model, model.config.to_dict(), args.out)
 
 

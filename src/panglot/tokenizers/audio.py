@@ -39,7 +39,11 @@ GRIFFIN_LIM = 16
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """levels: the FSQ levels of each nested code. width, depths: of the networks at block rate; hop_*: at hop rate."""
+    """levels: the FSQ levels of each nested code. width, depths: of the networks at block rate; hop_*: at hop rate.
+
+    floor: added to a magnitude before its logarithm; a full-scale sine has magnitude 1. High floors gain STOI, low ones
+    keep quiet recordings: a linear code has STOI 0.755 at 1e-4 and 0.767 at 1e-3 (1,250 bit/s, 12 clips).
+    """
 
     levels: tuple[tuple[int, ...], ...]
     width: int = 256
@@ -47,6 +51,7 @@ class AudioConfig:
     decoder_depth: int = 4
     hop_width: int = 192
     hop_depth: int = 3
+    floor: float = 2e-5
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AudioConfig:
@@ -179,7 +184,7 @@ class SpectrumCodec(nn.Module):
         if keep is None or keep.ndim == 1:
             return out
         silent = (keep == 0).repeat_interleave(sp.HOPS, 1).unsqueeze(-1)
-        return torch.where(silent, math.log(sp.FLOOR), out)
+        return torch.where(silent, math.log(self.config.floor), out)
 
 
 @torch.no_grad()
@@ -225,7 +230,7 @@ class Encoder:
         while ready > 0:
             n = min(ready, SEGMENT)
             used = torch.from_numpy(self.samples[: n * sp.BLOCK + 2 * sp.EDGE])
-            codes.append(self._blocks(block_features(used[None], self.filters)))
+            codes.append(self._blocks(block_features(used[None], self.filters, self.network.config.floor)))
             self.samples = self.samples[n * sp.BLOCK :]
             ready -= n
         return np.concatenate(codes, 1) if codes else np.zeros((self.depth, 0), np.int32)
@@ -239,10 +244,10 @@ class Encoder:
         return torch.stack([c[0, -features.shape[1] :] for c in codes]).to(torch.int32).numpy()
 
 
-def block_features(samples: Tensor, filters: Tensor) -> Tensor:
+def block_features(samples: Tensor, filters: Tensor, floor: float) -> Tensor:
     """samples [B, n * BLOCK + 2 * EDGE] -> log-mel blocks [B, n, HOPS * BANDS]"""
     mel = sp.magnitudes(samples) @ filters.to(samples.dtype).T
-    return torch.log(mel + sp.FLOOR).reshape(len(samples), -1, sp.HOPS * sp.BANDS)
+    return torch.log(mel + floor).reshape(len(samples), -1, sp.HOPS * sp.BANDS)
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
@@ -359,7 +364,7 @@ class AudioTokenizer(Tokenizer[Audio]):
         with torch.inference_mode():
             values = [s.fsq.values(c[None]).movedim(1, -1) for s, c in zip(self.network.nested, grid, strict=False)]
             log = self.network.spectrum(values, depths)[0, -blocks * sp.HOPS :]
-            magnitude = (torch.exp(log) - sp.FLOOR).clamp(min=0)
+            magnitude = (torch.exp(log) - self.network.config.floor).clamp(min=0)
             return sp.griffin_lim(magnitude, GRIFFIN_LIM)[sp.EDGE : -sp.EDGE].double().numpy()
 
     def _checked(self, codes: Codes) -> tuple[Tensor, Tensor | None]:

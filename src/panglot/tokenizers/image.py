@@ -71,16 +71,43 @@ class ImageTokenizer(Tokenizer[Image]):
             raise CodesError(f"effort {effort} is not possible: give 0 or a small number of rounds")
         height, width = media.pixels.shape[:2]
         grids = {s: np.empty((-(-height // s), -(-width // s)), np.int32) for s in used}
-        for top, left in _tiles(height, width):
-            y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
-            pixels = media.pixels[y0 : top + TILE + MARGIN, x0 : left + TILE + MARGIN]
-            with torch.no_grad():
-                _, codes = self.network(to_tensor(pixels), stride=stride, effort=effort)
+        for (top, left), _, (y0, x0), _, codes in self._passes(media.pixels, stride, effort, finish=False):
             for s, code in zip(used, codes, strict=True):
                 target = grids[s][top // s : (top + TILE) // s, left // s : (left + TILE) // s]
                 y, x = (top - y0) // s, (left - x0) // s
                 target[:] = code[0, y : y + target.shape[0], x : x + target.shape[1]].numpy()
         return Codes("image", {"height": height, "width": width}, {f"image/{s}": grids[s] for s in used})
+
+    def _passes(self, pixels: np.ndarray, stride: int, effort: int, finish: bool) -> Iterator[tuple[Any, ...]]:
+        """Tile by tile: its corner, its pixels with margins, their corner, the pictures after each level, the codes."""
+        for top, left in _tiles(*pixels.shape[:2]):
+            y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
+            seen = pixels[y0 : top + TILE + MARGIN, x0 : left + TILE + MARGIN]
+            with torch.no_grad():
+                pictures, codes = self.network(to_tensor(seen), stride=stride, effort=effort, finish=finish)
+            yield (top, left), seen, (y0, x0), pictures, codes
+
+    def analyse(self, media: Image, exact: bool = True) -> tuple[Codes, np.ndarray]:
+        """Codes of all levels, and the squared error that is left in each block of 8x8 after each.
+
+        Returns the codes and float32 [levels, ceil(H/8), ceil(W/8)], sums over pixels and colours in units of 0..255.
+        exact: without, the last level's errors are those of its linear part alone, and the call costs as `encode`.
+        """
+        height, width = media.pixels.shape[:2]
+        grids = {s: np.empty((-(-height // s), -(-width // s)), np.int32) for s in STRIDES}
+        errors = np.empty((len(STRIDES), -(-height // 8), -(-width // 8)), np.float32)
+        for (top, left), seen, (y0, x0), pictures, codes in self._passes(media.pixels, 8, 0, exact):
+            true = to_tensor(seen)
+            h, w = min(height - top, TILE), min(width - left, TILE)
+            y, x = top - y0, left - x0
+            for i, (s, code, picture) in enumerate(zip(STRIDES, codes, pictures, strict=True)):
+                target = grids[s][top // s : (top + TILE) // s, left // s : (left + TILE) // s]
+                target[:] = code[0, y // s : y // s + target.shape[0], x // s : x // s + target.shape[1]].numpy()
+                wrong = (picture.clamp(-1, 1) - true)[:, :, y : y + h, x : x + w].mul_(127.5).square_().sum(1)
+                wrong = torch.nn.functional.pad(wrong, (0, -w % 8, 0, -h % 8))
+                blocks = torch.nn.functional.avg_pool2d(wrong, 8)[0] * 64
+                errors[i, top // 8 : top // 8 + blocks.shape[0], left // 8 : left // 8 + blocks.shape[1]] = blocks
+        return Codes("image", {"height": height, "width": width}, {f"image/{s}": grids[s] for s in STRIDES}), errors
 
     def decode(self, codes: Codes) -> Image:
         height, width, grids = self._checked(codes)

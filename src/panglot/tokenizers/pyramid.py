@@ -234,10 +234,12 @@ class Pyramid(nn.Module):
         choose: Choice = lambda level, state: None,
         stride: int = 8,
         effort: int = 0,
+        finish: bool = True,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Encode and decode in one closed loop, down to `stride`.
 
-        effort: rounds of `improve` after the networks have spoken.
+        effort: rounds of `improve` after the networks have spoken. finish: also decode the last level; without, its
+        picture is only the linear part, which costs next to nothing.
 
         choose(level, picture so far) says which blocks of level 0, 1, 2 to keep: bool [B, 1, h, w], or None for all.
         Returns the pictures after each level and the codes int64 [B, h, w] of each level, -1 where absent.
@@ -267,8 +269,12 @@ class Pyramid(nn.Module):
                 code = level.fsq.codes(values)
             if not torch.is_grad_enabled():
                 values = level.fsq.values(code)  # what `decode` will see, to the bit
-            state = step(state, values, present, known[i])  # type: ignore[arg-type]
-            pictures.append(state.picture)
+            if finish or s > stride:
+                state = step(state, values, present, known[i])  # type: ignore[arg-type]
+                pictures.append(state.picture)
+            else:
+                linear = level.picture(values, present)
+                pictures.append(linear if state is None else state.picture + linear)
             codes.append(code if present is None else torch.where(present[:, 0], code, -1))
         return pictures, codes
 
