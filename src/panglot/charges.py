@@ -280,18 +280,18 @@ def framed_charge(size: Size, *, fps: int, each: int) -> int | None:
 
 
 def halved_charge(size: Size, *, frames: int, longest: int) -> int | None:
-    """Mel frames, halved by a convolution and again by pooling; what is over `longest` seconds is cut off.
+    """Mel frames, begun ones too, halved by a convolution and again by pooling; over `longest` seconds is cut off.
 
     Source: the processor of Qwen2-Audio in transformers.
     """
     if size.seconds is None:
         return None
-    n = int(min(size.seconds, Fraction(longest)) * frames)
+    n = math.ceil(min(size.seconds, Fraction(longest)) * frames)
     return max(0, ((n - 1) // 2 + 1 - 2) // 2 + 1)
 
 
 def windowed_charge(size: Size, *, frames: int, window: int, each: int) -> int | None:
-    """Mel frames in windows, `each` tokens a full one, the rest halved three times, rounding up.
+    """Whole mel frames in windows, `each` tokens a full one, the rest halved three times, rounding up.
 
     Source: the processor of Qwen3-Omni in transformers.
     """
