@@ -21,10 +21,15 @@ LAYERS = (
     {"tokenizers.text", "tokenizers.image", "tokenizers.audio"},
     {"tokenizers.video"},
     {"tokenizers"},
-    {"convert", "measure", "charges"},
+    {"measure"},
+    {"allocation"},
+    {"detail"},
+    {"budget"},
+    {"convert", "charges"},
     {"inspect"},
     {"report"},
     {"panglot"},
+    {"_terminal"},
     {"cli", "train", "testing"},
 )
 """Bottom first. A module may import from below, and from its own layer where the layer has several modules by design.

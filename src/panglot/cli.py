@@ -8,12 +8,8 @@ progress to standard error, and only if that is a terminal.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,12 +17,23 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from panglot import __version__
+from panglot._terminal import (
+    BAD_INPUT,
+    BadInput,
+    Log,
+    check_input,
+    claim,
+    fault,
+    is_token_file,
+    make_folder,
+    print_grid,
+    progress,
+    shown,
+)
 
 if TYPE_CHECKING:
     from panglot.inspect import Inspection
-    from panglot.tokenizers.base import Codes
 
-BAD_INPUT = 2
 INTERRUPTED = 130
 DEMO = ("photo.jpg", "voice.ogg", "music.ogg", "video.mp4", "text.txt")
 
@@ -42,11 +49,12 @@ Stride = Annotated[int | None, typer.Option(help="Stop the image pyramid at this
 Depth = Annotated[int | None, typer.Option(help="Codes a frame of sound, 1 to all.")]
 Fps = Annotated[float | None, typer.Option(help="At most so many pictures a second of video.")]
 Effort = Annotated[int, typer.Option(help="Rounds of search for better codes of pictures: slower, +0.3 dB for 2.")]
+Tokens = Annotated[int | None, typer.Option(help="At most so many tokens: for all files of one OUT.pgt, or for each.")]
+Psnr = Annotated[float | None, typer.Option(help="Pictures and video of at least so many dB, as cheap as can be.")]
+Fidelity = Annotated[str | None, typer.Option(help="low, medium or high: how near to all detail, as cheap as can be.")]
+Region = Annotated[str | None, typer.Option("--focus", metavar="X,Y,W,H", help="Spend the tokens of a picture here.")]
+Exact = Annotated[bool, typer.Option("--exact", help="With a budget: measure what each block gains; slower, better.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a file on standard output, nothing else there.")]
-
-
-class BadInput(Exception):
-    """A fault of the command line or of a file: one line, with the remedy."""
 
 
 @app.command()
@@ -57,35 +65,84 @@ def encode(
     depth: Depth = None,
     fps: Fps = None,
     effort: Effort = 0,
+    tokens: Tokens = None,
+    psnr: Psnr = None,
+    fidelity: Fidelity = None,
+    focus: Region = None,
+    exact: Exact = False,
     as_json: Json = False,
 ) -> None:
     """Turn files into tokens. Several files into one OUT.pgt are one message; into DIR/ they get a token file each."""
     from panglot import convert
 
-    together = _is_token_file(out, files)
-    options = convert.Options(stride, depth, fps, effort)
+    together = is_token_file(out, files)
+    options = _options(stride, depth, fps, effort, _wish(tokens, psnr, fidelity, focus, exact))
     log = Log(as_json)
-    done: list[tuple[Path, Codes, float]] = []
+    if together:
+        _encode_message(files, out, options, log)
+        return
     taken: dict[Path, Path] = {}
     for file in files:
         with log.faults(file):
-            _check_input(file)
-            target = out if together else _claim(out / f"{file.stem}.pgt", file, taken)
+            check_input(file)
+            target = claim(out / f"{file.stem}.pgt", file, taken)
             start = perf_counter()
-            with progress(f"encode {_shown(file)}") as tell:
+            with progress(f"encode {shown(file)}") as tell:
                 codes = convert.encode_file(file, options, tell)
-            done.append((file, codes, perf_counter() - start))
-            if not together:
-                convert.write_tokens(target, codes)
-                log.encoded(*done[-1], target)
-    if together and not log.failed:
+            convert.write_tokens(target, codes)
+            log.encoded(file, codes, perf_counter() - start, target)
+    log.finish()
+
+
+def _encode_message(files: list[Path], out: Path, options: Any, log: Log) -> None:
+    """Several files as one message, into one token file or into none."""
+    from panglot import convert
+
+    done: list[tuple[Path, Any, float]] = []
+    for file in files:
+        with log.faults(file):
+            check_input(file)
+            start = perf_counter()
+            with progress(f"encode {shown(file)}") as tell:
+                found = convert.opened(file, options) if options.wish else convert.encode_file(file, options, tell)
+            done.append((file, found, perf_counter() - start))
+    if log.failed:
+        print(f"panglot: {shown(out)}: not written, because of the fault above", file=sys.stderr)
+    else:
         with log.faults(out):
+            if options.wish:
+                start = perf_counter()
+                codes = convert.encode_message([medium for _, medium, _ in done], options.wish)
+                seconds = (perf_counter() - start) / len(done)
+                done = [(file, c, seconds) for (file, _, _), c in zip(done, codes, strict=True)]
             convert.write_tokens(out, [codes for _, codes, _ in done])
             for entry in done:
                 log.encoded(*entry, out)
-    elif together:
-        print(f"panglot: {_shown(out)}: not written, because of the fault above", file=sys.stderr)
     log.finish()
+
+
+def _options(stride: int | None, depth: int | None, fps: float | None, effort: int, wish: Any = None) -> Any:
+    from panglot import convert
+
+    try:
+        return convert.Options(stride, depth, fps, effort, wish)
+    except convert.OptionError as error:
+        raise BadInput(str(error)) from None
+
+
+def _wish(tokens: int | None, psnr: float | None, fidelity: str | None, focus: str | None, exact: bool) -> Any:
+    """The budget that the options name, or None. Raises BadInput."""
+    from panglot.budget import BudgetError, Wish
+    from panglot.detail import Focus
+
+    if (tokens, psnr, fidelity, focus) == (None,) * 4:
+        if exact:
+            raise BadInput("--exact goes with a budget: add --tokens, --psnr, --fidelity or --focus")
+        return None
+    try:
+        return Wish(tokens, psnr, fidelity, Focus.parse(focus) if focus is not None else None, exact)
+    except BudgetError as error:
+        raise BadInput(str(error)) from None
 
 
 @app.command()
@@ -104,21 +161,21 @@ def decode(
     from panglot import convert
 
     if out.suffix and not out.is_dir():
-        raise BadInput(f"{_shown(out)}: -o names a folder; choose the kind of file with --format")
-    _make_folder(out)
+        raise BadInput(f"{shown(out)}: -o names a folder; choose the kind of file with --format")
+    make_folder(out)
     log = Log(as_json)
     taken: dict[Path, Path] = {}
     for file in files:
         with log.faults(file):
-            _check_input(file, token_file=True)
+            check_input(file, token_file=True)
             start = perf_counter()
             parts = convert.read_tokens(file)
             suffixes = [convert.output_format(part, form) for part in parts]
             numbers = [f"-{i}" for i in range(1, len(parts) + 1)] if len(parts) > 1 else [""]
             names = [f"{file.stem}{number}{suffix}" for number, suffix in zip(numbers, suffixes, strict=False)]
-            targets = [_claim(out / name, file, taken) for name in names]
+            targets = [claim(out / name, file, taken) for name in names]
             for part, target in zip(parts, targets, strict=True):
-                with progress(f"decode {_shown(target)}") as tell:
+                with progress(f"decode {shown(target)}") as tell:
                     convert.decode_file(part, target, tell)
             log.decoded(file, targets, parts, perf_counter() - start)
     log.finish()
@@ -149,7 +206,7 @@ def inspect(
             if found:
                 write(found, work)
         if found:
-            print(f"The page is {_shown(report / PAGE)}", file=sys.stderr if as_json else sys.stdout)
+            print(f"The page is {shown(report / PAGE)}", file=sys.stderr if as_json else sys.stdout)
     log.finish()
 
 
@@ -168,16 +225,16 @@ def count(
         wanted = charges.chosen(charges.USUAL if models is None else models)
         prices = charges.prices(price or (), wanted)
     except charges.ChargeError as error:
-        raise BadInput(_shown(str(error))) from None
+        raise BadInput(shown(str(error))) from None
     log, found = Log(as_json), []
     for file in files:
         with log.faults(file):
-            _check_input(file)
+            check_input(file)
             found.append(charges.count(file, wanted))
             if as_json:
-                log._object(found[-1].as_dict(prices, sources))
+                log.object_line(found[-1].as_dict(prices, sources))
     if found and not as_json:
-        _print_grid("tokens", *charges.grid(found, wanted, prices))
+        print_grid("tokens", *charges.grid(found, wanted, prices))
         print(*charges.sources(wanted, [f.info.modality for f in found], sources), sep="\n")
     log.finish()
 
@@ -208,8 +265,8 @@ def demo(
         write(found, work, "panglot demo")
         (work / "ATTRIBUTION.md").write_bytes((assets / "ATTRIBUTION.md").read_bytes())
     if not as_json:
-        print(f"Tokens (.pgt) and what they decode to are in {_shown(out)}.")
-        print(f"To see and hear it, open {_shown((out / PAGE).resolve())}")
+        print(f"Tokens (.pgt) and what they decode to are in {shown(out)}.")
+        print(f"To see and hear it, open {shown((out / PAGE).resolve())}")
     log.finish()
 
 
@@ -219,192 +276,17 @@ def _inspect_all(files: list[Path], options: Any, work: Path | None, log: Log) -
     found: list[Inspection] = []
     for number, file in enumerate(files, 1):
         with log.faults(file):
-            _check_input(file)
+            check_input(file)
             folder = None
             if work is not None:
                 from panglot.report import media_folder
 
                 folder = media_folder(work, number, file)
-            with progress(_shown(file)) as tell:
+            with progress(shown(file)) as tell:
                 result = inspecting.inspect(file, options, folder, lambda level, part, tell=tell: tell(part))
             found.append(result)
             log.inspected(result)
     return found
-
-
-class Log:
-    """What a command tells about its files, as text or as JSON, and whether one of them failed."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self.failed = False
-
-    @contextmanager
-    def faults(self, file: Path) -> Iterator[None]:
-        """Turn a fault of one file into a line on standard error, so that the next file can go on."""
-        from panglot import CodesError, MediaError, TokenFileError
-        from panglot.convert import OptionError
-        from panglot.tokenizers.base import WeightsError
-
-        faults = (BadInput, MediaError, TokenFileError, CodesError, OptionError, WeightsError, OSError, MemoryError)
-        try:
-            yield
-        except BrokenPipeError:  # whoever read our output has seen enough: no fault of the file
-            raise
-        except faults as error:
-            self.failed = True
-            line = _fault(file, error)
-            print(f"panglot: {line}", file=sys.stderr)
-            if self.as_json:
-                self._object({"file": str(file), "error": line})
-
-    def finish(self) -> None:
-        if self.failed:
-            raise typer.Exit(BAD_INPUT)
-
-    def encoded(self, file: Path, codes: Codes, seconds: float, target: Path) -> None:
-        from panglot import convert
-
-        tokens, bits = codes.tokens(), codes.bits(convert.alphabets([codes.modality]))
-        if self.as_json:
-            counts = {"tokens": sum(tokens.values()), "tokens_per_alphabet": tokens, "bits": bits}
-            facts = {"file": str(file), "modality": codes.modality, "output": str(target)}
-            self._object({**facts, **counts, "seconds": round(seconds, 4)})
-        else:
-            total = f"{sum(tokens.values()):,} tokens, {bits:,} bits"
-            print(f"{_shown(file)} -> {_shown(target)}  {codes.modality}, {total}, {seconds:.2f} s")
-
-    def decoded(self, file: Path, targets: list[Path], parts: list[Codes], seconds: float) -> None:
-        if self.as_json:
-            outputs = [
-                {"output": str(t), "modality": c.modality, "tokens": sum(c.tokens().values())}
-                for t, c in zip(targets, parts, strict=True)
-            ]
-            self._object({"file": str(file), "outputs": outputs, "seconds": round(seconds, 4)})
-        else:
-            print(f"{_shown(file)} -> {', '.join(map(_shown, targets)) or 'nothing: it is empty'}  {seconds:.2f} s")
-
-    def inspected(self, result: Inspection) -> None:
-        if self.as_json:
-            self._object(result.as_dict())
-        else:
-            _print_table(result)
-
-    @staticmethod
-    def _object(value: dict[str, Any]) -> None:
-        print(json.dumps(value, allow_nan=False), flush=True)
-
-
-def _print_table(result: Inspection) -> None:
-    from panglot.report import columns, facts
-
-    _print_grid(f"{_shown(result.path)}: {facts(result)}", *columns(result))
-
-
-def _print_grid(title: str, head: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    for number, name in enumerate(head):
-        table.add_column(escape(_shown(name)), justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*(escape(_shown(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error while the block runs, where that is a terminal; yields what moves it, 0 to 1."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        redirect_stdout=False,  # or results would go to standard error
-        redirect_stderr=False,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(escape(what), total=1.0)
-        yield lambda part: bar.update(task, completed=part)
-
-
-def _is_token_file(out: Path, files: list[Path]) -> bool:
-    """Whether `out` names one token file (True) or a folder (False, made if missing)."""
-    if str(out) == "-":
-        raise BadInput("-: writing to standard output is not possible; name a file that ends in .pgt")
-    if out.is_dir() or out.suffix != ".pgt":
-        if out.suffix and not out.is_dir() and not out.name.startswith("."):
-            raise BadInput(
-                f"{_shown(out)}: end it in .pgt for one token file, or name a folder for one token file each"
-            )
-        _make_folder(out)
-        return False
-    if not out.parent.is_dir():
-        raise BadInput(f"{_shown(out)}: the folder {_shown(out.parent)} does not exist; make it first")
-    for file in files:
-        if out.exists() and file.exists() and os.path.samefile(out, file):
-            raise BadInput(f"{_shown(out)}: is also an input; choose another name for the output")
-    return True
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{_shown(folder)}: is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _claim(target: Path, file: Path, taken: dict[Path, Path]) -> Path:
-    """`target`, unless another file of this command was written there, or it is the input itself."""
-    if target in taken:
-        raise BadInput(
-            f"{_shown(file)}: would overwrite {_shown(target)} of {_shown(taken[target])}; use another folder for it"
-        )
-    if target.exists() and os.path.samefile(target, file):
-        raise BadInput(f"{_shown(file)}: is where the output would go; choose another folder for it")
-    taken[target] = file
-    return target
-
-
-def _check_input(file: Path, token_file: bool = False) -> None:
-    """The mistakes with a name that deserve another answer than "cannot be read"."""
-    if str(file) == "-":
-        raise BadInput("-: standard input is not supported; write it to a file first and name that")
-    if file.is_dir():
-        raise BadInput(f"{_shown(file)}: is a folder; name the files in it")
-    if not token_file and file.suffix == ".pgt":
-        raise BadInput(f"{_shown(file)}: is a token file; `panglot decode` turns it back into media")
-
-
-def _fault(file: Path, error: BaseException) -> str:
-    """One line that names the file and the fault."""
-    if isinstance(error, OSError):
-        name = error.filename if error.filename is not None else file
-        return _shown(f"{os.fsdecode(name)}: {_reason(error)}")
-    if isinstance(error, MemoryError):
-        return f"{_shown(file)}: needs more memory than there is; use a smaller file"
-    text = " ".join(str(error).split())
-    return _shown(text if str(file) in text else f"{file}: {text}")
-
-
-def _reason(error: OSError) -> str:
-    remedies = {
-        "FileNotFoundError": "does not exist; check the name",
-        "PermissionError": "permission denied; check who may read and write there",
-    }
-    full = "the disk is full; free space or choose another folder" if error.errno == 28 else None
-    return remedies.get(type(error).__name__) or full or (error.strerror or str(error))
-
-
-def _shown(path: Path | str) -> str:
-    """A name as it can be printed: no control characters, no bytes that are not text."""
-    return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
 def _version(wanted: bool) -> None:
@@ -428,11 +310,11 @@ def run(args: list[str]) -> int:
         return app(args or ["--help"], prog_name="panglot", standalone_mode=False) or 0
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
-        print(f"panglot: {_shown(' '.join(message.split()))} (see panglot --help)", file=sys.stderr)
+        print(f"panglot: {shown(' '.join(message.split()))} (see panglot --help)", file=sys.stderr)
     except BadInput as error:
         print(f"panglot: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"panglot: {_fault(Path('output'), error)}", file=sys.stderr)
+        print(f"panglot: {fault(Path('output'), error)}", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return BAD_INPUT

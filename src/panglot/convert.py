@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from panglot import media, tokenfile
+import numpy as np
+
+from panglot import budget, media, tokenfile
+from panglot.budget import Wish
 from panglot.media import Audio, Media, Video
 from panglot.tokenfile import TokenFileError
 from panglot.tokenizers import MODALITIES, tokenizer
@@ -44,12 +47,20 @@ class Options:
     depth:  so many codes a frame of sound (audio, video).
     fps:    at most so many pictures a second (video).
     effort: rounds of search for better codes; leaves nothing out, takes time (image).
+    wish:   a budget or a quality instead of all these (`panglot.budget`).
     """
 
     stride: int | None = None
     depth: int | None = None
     fps: float | None = None
     effort: int = 0
+    wish: Wish | None = None
+
+    def __post_init__(self):
+        fixed = {"stride": self.stride, "depth": self.depth, "effort": self.effort or None}
+        given = [f"--{name}" for name, value in fixed.items() if value is not None]
+        if self.wish is not None and given:
+            raise OptionError(f"{given[0]} and a budget contradict each other: the budget chooses it; leave one out")
 
     def of(self, modality: str) -> dict[str, Any]:
         """The options of one modality's `encode`. Raises OptionError for a value it does not offer."""
@@ -82,8 +93,20 @@ def depths() -> tuple[int, ...]:
 
 
 def encode(media: Media, **options: Any) -> Codes:
-    """The codes of one medium in memory. Options: `stride` (image, video), `depth` (audio, video)."""
+    """The codes of one medium in memory.
+
+    Options: `stride` (image, video), `depth` (audio, video), `effort` (image); or those of `panglot.budget.Wish`:
+    `tokens` at most, `psnr` in dB, `fidelity` ("low", "medium", "high"), `focus`, `exact`. Raises BudgetError where a
+    wish cannot be met.
+    """
+    if options.keys() & {field.name for field in fields(Wish)}:
+        return encode_message([media], Wish(**options))[0]
     return tokenizer(media.modality).encode(media, **options)
+
+
+def encode_message(message: Sequence[Media], wish: Wish) -> list[Codes]:
+    """The codes of several media that share one budget, or are to be of one quality. Raises BudgetError."""
+    return budget.encode(message, wish)
 
 
 def decode(codes: Codes) -> Media:
@@ -115,6 +138,8 @@ def alphabets(modalities: Iterable[str]) -> tuple[Alphabet, ...]:
 
 def encode_file(path: str | os.PathLike[str], options: Options, progress: Progress | None = None) -> Codes:
     """The codes of one file. Sound and video are read as a stream and never lie whole in memory."""
+    if options.wish is not None:
+        return encode_message([opened(path, options)], options.wish)[0]
     info = media.probe(path)
     chosen = options.of(info.modality)
     coder = tokenizer(info.modality)
@@ -122,6 +147,17 @@ def encode_file(path: str | os.PathLike[str], options: Options, progress: Progre
         return coder.encode(media.open(path), **chosen)
     with media.open_stream(path, fps=options.fps) as chunks:
         return coder.join(coder.encode_stream(reported(chunks, info.duration or 0.0, progress), **chosen))
+
+
+def opened(path: str | os.PathLike[str], options: Options) -> Media:
+    """A file in memory, as a budget needs it; video at most at the rate asked for."""
+    medium = media.open(path)
+    if isinstance(medium, Video) and options.fps is not None and options.fps < medium.fps:
+        with media.open_stream(path, fps=options.fps) as chunks:
+            parts = list(chunks)
+        frames = np.concatenate([part.frames for part in parts if isinstance(part, Video)])
+        return Video(frames, options.fps, medium.audio)
+    return medium
 
 
 def decode_file(codes: Codes, path: str | os.PathLike[str], progress: Progress | None = None) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image as Pillow
 
+from panglot._limits import MAX_PIXELS
 from panglot.media import Image
 from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
@@ -34,7 +36,8 @@ class ImageTokenizer(Tokenizer[Image]):
     """Codes "image/32", "image/16", "image/8": int32 [ceil(H/s), ceil(W/s)], ABSENT allowed in the finer two.
 
     encode(image, stride=8) stops after the level of that stride (32, 16 or 8). Memory beyond the picture itself is
-    bounded by the tile; a picture costs ceil(H/s) * ceil(W/s) tokens a level.
+    bounded by the tile; a picture costs ceil(H/s) * ceil(W/s) tokens a level. Where the header has "coded_height" and
+    "coded_width", the codes are those of the picture scaled to that size, and decoding scales it back.
     """
 
     modality = "image"
@@ -110,7 +113,10 @@ class ImageTokenizer(Tokenizer[Image]):
         return Codes("image", {"height": height, "width": width}, {f"image/{s}": grids[s] for s in STRIDES}), errors
 
     def decode(self, codes: Codes) -> Image:
-        height, width, grids = self._checked(codes)
+        (height, width), grids = self._checked(codes)
+        return Image(resized(self._pixels(height, width, grids), *_shown(codes)))
+
+    def _pixels(self, height: int, width: int, grids: list[np.ndarray]) -> np.ndarray:
         if len(grids) < len(STRIDES):
             # The next level, though all absent, takes away block edges: -0.2 dB at stride 32 and +0.05 at 16.
             stride = STRIDES[len(grids)]
@@ -126,11 +132,14 @@ class ImageTokenizer(Tokenizer[Image]):
             y, x = top - y0, left - x0
             decoded = to_pixels(picture[0, :, y : y + target.shape[0], x : x + target.shape[1]])
             _fade(target, decoded, top > 0, left > 0)
-        return Image(pixels)
+        return pixels
 
-    def _checked(self, codes: Codes) -> tuple[int, int, list[np.ndarray]]:
+    def _checked(self, codes: Codes) -> tuple[tuple[int, int], list[np.ndarray]]:
+        """The size at which the picture is coded, and its levels."""
         self.check(codes)
-        height, width = header_int(codes, "height", 1), header_int(codes, "width", 1)
+        height, width = _shown(codes)
+        if "coded_height" in codes.header or "coded_width" in codes.header:
+            height, width = header_int(codes, "coded_height", 1), header_int(codes, "coded_width", 1)
         names = [f"image/{s}" for s in STRIDES][: len(codes.arrays)]
         if not names or list(codes.arrays) != names:
             raise CodesError(
@@ -141,7 +150,7 @@ class ImageTokenizer(Tokenizer[Image]):
             shape = (-(-height // s), -(-width // s))
             if grid.shape != shape:
                 raise CodesError(f"image/{s} has shape {grid.shape}, a {width} x {height} picture needs {shape}")
-        return height, width, grids
+        return (height, width), grids
 
     def encode_stream(self, chunks: Iterable[Image], stride: int = 8, effort: int = 0) -> Iterator[Codes]:
         """An image is one piece: its codes appear once all its rows, stacked from the chunks, are there."""
@@ -159,6 +168,21 @@ def strides_down_to(stride: int) -> tuple[int, ...]:
     if stride not in STRIDES:
         raise CodesError(f"stride {stride} is not a level of the pyramid: use 32, 16 or 8")
     return STRIDES[: STRIDES.index(stride) + 1]
+
+
+def _shown(codes: Codes) -> tuple[int, int]:
+    """Height and width of the decoded picture."""
+    height, width = header_int(codes, "height", 1), header_int(codes, "width", 1)
+    if height * width > MAX_PIXELS:
+        raise CodesError(f"a picture of {width} x {height} is over the limit of {MAX_PIXELS} pixels")
+    return height, width
+
+
+def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> uint8 [height, width, 3], by Lanczos windows."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.array(Pillow.fromarray(pixels).resize((width, height), Pillow.Resampling.LANCZOS))
 
 
 def _tiles(height: int, width: int) -> Iterator[tuple[int, int]]:
@@ -197,7 +221,8 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     down, right = -frames.shape[1] % STRIDES[0], -frames.shape[2] % STRIDES[0]
     if down or right:
         frames = np.pad(frames, ((0, 0), (0, down), (0, right), (0, 0)), mode="edge")
-    planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    frames = np.require(frames, requirements=["C", "W"])  # torch warns of arrays that it may not write to
+    planes = torch.from_numpy(frames).permute(0, 3, 1, 2)
     return planes.float().div_(127.5).sub_(1)
 
 
