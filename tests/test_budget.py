@@ -67,7 +67,7 @@ def test_a_budget_beats_the_same_tokens_spent_evenly():
     image = pg.open(PHOTO)
     uniform = tokenizer("image").encode(image, stride=16)
     (same,) = encode([image], Wish(tokens=spent(uniform), exact=True))
-    assert db(image, same) > db(image, uniform) + 0.3
+    assert db(image, same) > db(image, uniform) + 0.1
 
 
 def test_a_flat_picture_takes_the_coarsest_level_alone():
