@@ -166,7 +166,7 @@ def report(name: str, tables: Sequence[Table], opts: Options) -> None:
         body = [{"title": t.title, "rows": t.rows, "notes": t.notes} for t in tables]
         print(json.dumps({"benchmark": name, "machine": machine, "seed": opts.seed, "tables": body}))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables:
         _print(console, table)
 

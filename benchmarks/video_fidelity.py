@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from _common import Cell, Missing, Options, Table, each, entries, load, mean, options, report, rows_or_notes, tokenizer
-from _movies import ENCODERS, best_within, mean_psnr, resized
+from _movies import ENCODERS, best_within_apart, mean_psnr, resized
 
 from panglot.measure import psnr
 from panglot.media import Image, Video
@@ -136,7 +136,7 @@ class Rows:
 
         def one(name: str) -> tuple[float, float] | None:
             clip = self.clips[name]
-            coded = best_within(clip.frames, clip.fps, codec, budgets[name])
+            coded = best_within_apart(clip.frames, clip.fps, codec, budgets[name])
             return coded and (coded.bytes, mean_psnr(clip.frames, coded.frames))
 
         found = each(one, list(self.clips), self.opts.jobs)
