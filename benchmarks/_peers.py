@@ -2,20 +2,47 @@
 
 Each function builds one model and returns a `Peer`, whose `run` encodes and decodes the given input once. Speed does
 not depend on what the weights are, as long as they work: Mimi and EnCodec are built with codebooks of zeros, where
-every code is the same, so those are filled at random first. Each peer runs at its cheapest published setting that is
-near panglot's rate. The source of each size is in the docstring of its function.
+every code is the same, so those are filled at random first; and numbers too small for the processor's fast path, which
+random weights may give, are flushed to zero. Each peer runs at its cheapest published setting that is near panglot's
+rate. The source of each size is in the docstring of its function.
+
+As a module: `timed` measures one peer in a process of its own, within a time limit. As a program
+(`python _peers.py KIND/NAME REPEAT THREADS`): that process, which says on standard output what it begins and ends.
 Not here: fidelity, for which trained weights would be needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from subprocess import PIPE
+from tempfile import TemporaryFile
+from threading import Event, Timer
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from _common import Missing
+from _inputs import moving, photo, sound
+
+SIDE, FRAMES = 256, 17
+SOUND_SECONDS, SOUND_RATE = 10, 24_000
+PATIENCE = 20.0
+"""Seconds: a peer whose first call took longer is not called again, though the first call also warms up."""
+
+BUILDING = 600.0
+"""Seconds that a peer may take to be imported and built, which is not part of its time."""
+
+
+def workload(kind: str) -> np.ndarray:
+    """uint8 [256, 256, 3], float32 [240000] or uint8 [17, 256, 256, 3]."""
+    if kind == "image":
+        return photo(SIDE, SIDE)
+    return sound(SOUND_SECONDS, SOUND_RATE) if kind == "sound" else moving(FRAMES, SIDE, SIDE)
 
 
 @dataclass(frozen=True)
@@ -171,3 +198,116 @@ def vidtok(frames: np.ndarray) -> Peer:
         return codes
 
     return _peer("VidTok 4x8x8 FSQ", model, run)
+
+
+PEERS: dict[str, dict[str, Callable[[np.ndarray], Peer]]] = {
+    "image": {"emu3": emu3, "janus": janus, "vqmodel": vqmodel},
+    "sound": {"mimi": mimi, "encodec": encodec, "dac": dac},
+    "video": {"vidtok": vidtok},
+}
+
+
+@dataclass
+class Timing:
+    """What one peer's process told before it ended or was stopped.
+
+    calls: seconds of each call that ended, the first of them cold. running: seconds of a call that had not ended when
+    the time was up. distinct: different codes in the first call's output.
+    """
+
+    name: str = ""
+    parameters: int = 0
+    calls: list[float] = field(default_factory=list)
+    distinct: int | None = None
+    running: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Median of the calls after the first; of a first call that stayed alone, its own time."""
+        return float(np.median(self.calls[1:] or self.calls)) if self.calls else self.running
+
+    @property
+    def bound(self) -> bool:
+        """Whether `seconds` is only a lower bound, because not one call ended."""
+        return not self.calls
+
+
+def timed(row: str, repeat: int, threads: int, limit: float) -> Timing:
+    """Time the peer KIND/NAME in a process of its own, which is stopped `limit` seconds after its model was built.
+
+    Raises Missing where its library is missing or its process ends early.
+    """
+    return listened([sys.executable, __file__, row, str(repeat), str(threads)], limit)
+
+
+def listened(command: list[str], limit: float) -> Timing:
+    """Follow a process that prints what `_events` yields, one JSON object a line."""
+    found, begun, ended, late = Timing(), 0.0, False, Event()
+
+    def alarm(seconds: float) -> Timer:
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = Timer(seconds, stop)
+        timer.start()
+        return timer
+
+    with TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=PIPE, stderr=errors, text=True) as process:
+        clock = alarm(BUILDING)
+        try:
+            for event in map(json.loads, process.stdout or ()):
+                if "missing" in event:
+                    raise Missing(event["missing"])
+                if "name" in event:
+                    clock.cancel()
+                    clock = alarm(limit)
+                    found.name, found.parameters = event["name"], event["parameters"]
+                begun = perf_counter() if "begin" in event else begun
+                if "seconds" in event:
+                    found.calls.append(event["seconds"])
+                    found.distinct = event["distinct"]
+                ended = "end" in event
+            found.running = perf_counter() - begun if begun else 0.0
+        finally:
+            clock.cancel()
+            process.kill()
+        if not found.name and late.is_set():
+            raise Missing(f"its model was not built within {BUILDING:g} s")
+        if not ended and not late.is_set():
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or ["no message; too little memory?"]
+            raise Missing(f"its process ended with exit code {process.wait()}: {last[0]}")
+    return found
+
+
+def _events(row: str, repeat: int, threads: int) -> Iterator[dict[str, Any]]:
+    """Build a peer, call it, and say so before and after: the reader must know what had begun when it lost patience."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    kind, name = row.split("/")
+    try:
+        model = PEERS[kind][name](workload(kind))
+    except Missing as error:
+        yield {"missing": str(error)}
+        return
+    yield {"name": model.name, "parameters": model.parameters}
+    for call in range(1 + repeat):
+        yield {"begin": call}
+        start = perf_counter()
+        codes = model.run()
+        seconds = perf_counter() - start
+        yield {"seconds": seconds, "distinct": len(codes.unique())}
+        if seconds > PATIENCE:
+            break
+    yield {"end": True}
+
+
+def main(row: str, repeat: str, threads: str) -> None:
+    for event in _events(row, int(repeat), int(threads)):
+        print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -19,10 +19,12 @@ sys.path.insert(0, str(BENCHMARKS))
 import _common  # noqa: E402
 import _inputs  # noqa: E402
 import _movies  # noqa: E402
+import _peers  # noqa: E402
 import _pictures  # noqa: E402
 import _sounds  # noqa: E402
 import image_fidelity  # noqa: E402
 import sound_fidelity  # noqa: E402
+import speed  # noqa: E402
 import video_fidelity  # noqa: E402
 from _klt import Klt, lloyd_max  # noqa: E402
 
@@ -131,6 +133,68 @@ def test_sei_units_are_not_counted():
         assert _movies.without_sei(b"", codec) == 0
         assert _movies.decode(packets, name).shape == frames.shape
         assert _movies.mean_psnr(frames, _movies.decode(packets, name)) > 22
+
+
+def test_a_codec_in_a_process_of_its_own_gives_the_same_video():
+    frames = _inputs.moving(4, 192, 256)
+    for name in _movies.ENCODERS:
+        here, apart = (search(frames, 25.0, name, 5000) for search in (_movies.best_within, _movies.best_within_apart))
+        assert here is not None
+        assert apart is not None
+        assert (here.bytes, here.how) == (apart.bytes, apart.how)
+        assert np.array_equal(here.frames, apart.frames)
+    assert _movies.best_within_apart(frames, 25.0, "x264", 5) is None
+    with pytest.raises(_common.Missing, match=r"x266's process ended with exit code 1: KeyError"):
+        _movies.best_within_apart(frames, 25.0, "x266", 900)
+
+
+def test_the_process_of_a_codec_holds_no_torch():
+    code = "import sys, _movies; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS).returncode == 0
+
+
+# Peers
+
+
+def told(*lines: str, limit: float = 60.0, then: str = "") -> _peers.Timing:
+    """What `listened` makes of a process that prints these lines and then does something."""
+    code = "import time\n" + "".join(f"print({line!r}, flush=True)\n" for line in lines) + then
+    return _peers.listened([sys.executable, "-c", code], limit)
+
+
+NAMED, BEGIN, SECOND = '{"name": "X", "parameters": 7}', '{"begin": 0}', '{"seconds": 1.0, "distinct": 99}'
+
+
+def test_a_peer_is_timed_without_its_first_call():
+    slow, other = '{"seconds": 5.0, "distinct": 99}', '{"seconds": 2.0, "distinct": 99}'
+    timing = told(NAMED, BEGIN, slow, BEGIN, SECOND, BEGIN, other, '{"end": true}')
+    assert (timing.name, timing.parameters, timing.distinct) == ("X", 7, 99)
+    assert (timing.seconds, timing.bound) == (1.5, False)
+    assert told(NAMED, BEGIN, slow, '{"end": true}').seconds == 5.0
+
+
+def test_a_peer_that_takes_too_long_has_a_lower_bound():
+    timing = told(NAMED, BEGIN, limit=1.0, then="time.sleep(60)")
+    assert timing.bound
+    assert 0.9 < timing.seconds < 10
+
+
+def test_a_peer_that_is_stopped_later_keeps_what_it_has_shown():
+    timing = told(NAMED, BEGIN, SECOND, BEGIN, limit=1.0, then="time.sleep(60)")
+    assert (timing.seconds, timing.bound) == (1.0, False)
+
+
+def test_a_peer_that_fails_says_why():
+    with pytest.raises(_common.Missing, match="exit code 1: ValueError: no luck"):
+        told(NAMED, BEGIN, SECOND, then="raise ValueError('no luck')")
+    with pytest.raises(_common.Missing, match="pip install it"):
+        told('{"missing": "pip install it"}')
+
+
+def test_every_peer_has_a_row_and_a_goal_has_a_peer():
+    names = {f"{kind}/{name}" for kind, peers in _peers.PEERS.items() for name in peers}
+    assert names <= set(speed.row_names())
+    assert set(speed.WANTED) <= names
 
 
 # Sound
