@@ -32,7 +32,7 @@ from _common import (
 from _klt import Klt
 from _pictures import AVIF, JPEG, WEBP, best_within
 
-from panglot import media
+from panglot import budget, media
 from panglot.measure import psnr, ssim
 
 SIDE = 256
@@ -43,6 +43,7 @@ TRAIN_FOLDERS = ("caltech101", "grocery", "skimage")
 TRAIN_PATCHES = 20_000
 CODECS = {"jpeg": JPEG, "webp": WEBP, "avif": AVIF}
 RATES = {16: "stride 16", 8: "stride 8"}
+FIT = "panglot-fit"
 EFFORTS = {"panglot": 0, "panglot-e2": 2, "panglot-e6": 6}
 
 
@@ -118,6 +119,16 @@ class Rows:
         sizes = [code.bits(self.tokenizer.alphabets) / 8 for code in codes]
         return fidelity(self.crops, [self.tokenizer.decode(code).pixels for code in codes], sizes)
 
+    def fitted(self, stride: int) -> dict[str, Cell]:
+        """As many tokens as the levels down to `stride` have, spent by `panglot.budget` in a picture scaled to suit."""
+        if self.tokenizer is None:
+            raise self.missing
+        tokens = self.budget(stride) * 8 // CODE_BITS
+        wish = budget.Wish(tokens=tokens, exact=True)
+        codes = [budget.encode([media.Image(pixels)], wish)[0] for pixels in self.crops]
+        sizes = [code.bits(self.tokenizer.alphabets) / 8 for code in codes]
+        return fidelity(self.crops, [self.tokenizer.decode(code).pixels for code in codes], sizes)
+
     def linear(self, side: int, stride: int) -> dict[str, Cell]:
         if side not in self._klts:
             self._klts[side] = Klt.fit(train_patches(self.opts, side), keep=min(side * side * 3, 256))
@@ -139,6 +150,7 @@ class Rows:
             for stride in STRIDES:
                 found[f"{name}/{stride}"] = lambda s=stride, e=effort: self.panglot(s, e)
         for stride in RATES:
+            found[f"{FIT}/{stride}"] = lambda s=stride: self.fitted(s)
             for side in PATCHES:
                 found[f"klt-{side}/{stride}"] = lambda k=side, s=stride: self.linear(k, s)
             for name in CODECS:
@@ -148,7 +160,7 @@ class Rows:
 
 def row_names() -> list[str]:
     ours = [f"{name}/{s}" for name in EFFORTS for s in STRIDES]
-    return ours + [f"{peer}/{s}" for s in RATES for peer in (*(f"klt-{k}" for k in PATCHES), *CODECS)]
+    return ours + [f"{peer}/{s}" for s in RATES for peer in (FIT, *(f"klt-{k}" for k in PATCHES), *CODECS)]
 
 
 def margins(measured: dict[str, float]) -> Table:
@@ -162,6 +174,8 @@ def margins(measured: dict[str, float]) -> Table:
             for name, effort in EFFORTS.items():
                 ours = measured.get(f"{name}/{stride}")
                 row[f"{label}, effort {effort}"] = None if ours is None or theirs is None else ours - theirs
+            fit = measured.get(f"{FIT}/{stride}")
+            row[f"{label}, fitted"] = None if fit is None or theirs is None else fit - theirs
             row[f"wanted, {label}"] = wanted.get((peer, stride))
         table.add(**row)
     row: dict[str, Cell] = {"peer": "panglot, stride 16"}
@@ -181,6 +195,7 @@ def main() -> None:
         table.add(code=name, **cells)
         measured[name] = float(cells["PSNR dB"] or 0.0)
     table.notes += [
+        "fit: as many tokens as that, all levels, where they save most, in a picture scaled to suit (--tokens N --exact).",
         "NAME/S: at the bytes of panglot's levels down to stride S; klt-P: patches of PxP pixels; eN: effort N.",
         "jpeg: scan data only, Huffman tables optimised for the crop and not counted; webp: VP8 chunk; avif: mdat box.",
     ]

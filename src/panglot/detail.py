@@ -27,7 +27,7 @@ from panglot.allocation import best_depths, best_detail, cost
 from panglot.media import Audio, Image, Text, Video
 from panglot.tokenizers import spectrum as sp
 from panglot.tokenizers import tokenizer
-from panglot.tokenizers.audio import spans
+from panglot.tokenizers.audio import SEGMENT, spans
 from panglot.tokenizers.base import ABSENT, Codes
 from panglot.tokenizers.image import resized
 from panglot.tokenizers.pyramid import STRIDES
@@ -267,30 +267,37 @@ class SoundPlan:
 def _depth_distortion(audio: Audio, codes: Codes) -> np.ndarray:
     """Mean absolute difference in dB of the log-mel blocks that 0 .. K codes decode to, float [T, K+1].
 
-    Levels lower than 80 dB under the loudest count as that, as in `measure.mel_distance`. Before phase recovery.
+    Levels lower than 80 dB under the loudest count as that, as in `measure.mel_distance`. Before phase recovery. Runs
+    in segments, so that memory does not grow with the spectra of long sounds.
     """
     tok = tokenizer("audio")
     samples = audio.samples if audio.samples.ndim == 1 else audio.samples.mean(1)
     grid = torch.from_numpy(np.stack(list(codes.arrays.values())).astype(np.int64))
     blocks = grid.shape[1]
-    mono = sp.resample(samples, audio.rate, sp.RATE, blocks * sp.BLOCK)
-    padded = torch.from_numpy(np.pad(mono, sp.EDGE))[None].float()
+    mono = np.pad(sp.resample(samples, audio.rate, sp.RATE, blocks * sp.BLOCK), sp.EDGE).astype(np.float32)
     filters = tok.filters.float()
 
     def decibels(magnitude: torch.Tensor) -> torch.Tensor:
         return 20 * torch.log10(magnitude @ filters.T + 1e-9)
 
-    true = decibels(sp.magnitudes(padded))
-    floor = true.max() - 80
-    true = true.clamp(min=floor)
-    out = [(true - floor).abs()]
-    values = [s.fsq.values(c[None]).movedim(1, -1) for s, c in zip(tok.network.nested, grid, strict=True)]
-    for depth in range(1, len(grid) + 1):
-        log = tok.network.spectrum(values[:depth])
-        magnitude = (torch.exp(log) - tok.network.config.floor).clamp(min=0)
-        out.append((decibels(magnitude).clamp(min=floor) - true).abs())
-    stacked = torch.stack([d[0].reshape(blocks, -1).mean(1) for d in out], 1)
-    return stacked.double().numpy()
+    def true(start: int, stop: int) -> torch.Tensor:
+        piece = torch.from_numpy(mono[start * sp.BLOCK : stop * sp.BLOCK + 2 * sp.EDGE])
+        return decibels(sp.magnitudes(piece)).reshape(stop - start, -1)
+
+    parts = [(start, min(blocks, start + SEGMENT)) for start in range(0, blocks, SEGMENT)]
+    floor = max((float(true(*part).max()) for part in parts), default=0.0) - 80
+    out = np.zeros((blocks, len(grid) + 1))
+    for start, stop in parts:
+        seen = grid[:, max(0, start - tok.network.decoder_context) : stop]
+        values = [s.fsq.values(c[None]).movedim(1, -1) for s, c in zip(tok.network.nested, seen, strict=True)]
+        wanted = true(start, stop).clamp(min=floor)
+        out[start:stop, 0] = (wanted - floor).mean(1)
+        for depth in range(1, len(grid) + 1):
+            log = tok.network.spectrum(values[:depth])[0, (start - stop) * sp.HOPS :]
+            magnitude = (torch.exp(log) - tok.network.config.floor).clamp(min=0)
+            decoded = decibels(magnitude).clamp(min=floor).reshape(stop - start, -1)
+            out[start:stop, depth] = (decoded - wanted).abs().mean(1)
+    return out
 
 
 # --- videos and texts
