@@ -195,7 +195,7 @@ def main() -> None:
         table.add(code=name, **cells)
         measured[name] = float(cells["PSNR dB"] or 0.0)
     table.notes += [
-        "fit: as many tokens as that, all levels, where they save most, in a picture scaled to suit (--tokens N --exact).",
+        "fit: as many tokens, of all levels, where they save most, in a picture scaled to suit (--tokens N --exact).",
         "NAME/S: at the bytes of panglot's levels down to stride S; klt-P: patches of PxP pixels; eN: effort N.",
         "jpeg: scan data only, Huffman tables optimised for the crop and not counted; webp: VP8 chunk; avif: mdat box.",
     ]
