@@ -160,7 +160,7 @@ class ImagePlan:
 def _scaled(image: Image, scale: float, weights: np.ndarray, exact: bool) -> _Scaled:
     tok = tokenizer("image")
     height, width = image.pixels.shape[:2]
-    h, w = _coded_size(height, width, scale)
+    h, w = coded_size(height, width, scale)
     pixels = resized(image.pixels, h, w)
     codes, errors = tok.analyse(Image(pixels), exact)
     lost, area = 0.0, (height * width) / (h * w)
@@ -176,7 +176,7 @@ def _scaled(image: Image, scale: float, weights: np.ndarray, exact: bool) -> _Sc
     return _Scaled(codes, _fours(coarse - middle), gain8, float(coarse.sum()) + lost)
 
 
-def _coded_size(height: int, width: int, scale: float) -> tuple[int, int]:
+def coded_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """The size at which a picture is coded: whole blocks of 32 where it is scaled at all."""
     if scale >= 1:
         return height, width
