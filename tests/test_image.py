@@ -2,6 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from panglot import tokenfile
 from panglot.media import Image
@@ -66,7 +68,8 @@ def test_tiles_leave_no_seams(monkeypatch):
     tok, picture = tokenizer("image"), some_image(512, 512, 7)
     codes = tok.encode(picture)
     whole = tok.decode(codes).pixels.astype(int)
-    monkeypatch.setattr(module, "TILE", 256)
+    monkeypatch.setattr(module, "WINDOW", 450 * 450)
+    assert len(list(module._tiles(512, 512))) == 4
     tiled = tok.decode(codes).pixels.astype(int)
     difference = tiled - whole
     assert np.abs(difference).mean() < 0.1
@@ -100,3 +103,25 @@ def test_a_flat_picture_stays_flat():
     decoded = tokenizer("image").decode(tokenizer("image").encode(picture)).pixels
     assert decoded.std() < 3
     assert abs(decoded.mean() - 128) < 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 12_000), width=st.integers(1, 12_000))
+def test_tiles_cover_a_picture_once_within_the_window(height, width):
+    tiles = list(module._tiles(height, width))
+    assert sum((bottom - top) * (right - left) for top, left, bottom, right in tiles) == height * width
+    assert len(set(tiles)) == len(tiles)
+    for top, left, bottom, right in tiles:
+        assert top % 32 == left % 32 == 0
+        seen = [
+            min(side, after + module.MARGIN) - max(0, before - module.MARGIN)
+            for side, before, after in ((height, top, bottom), (width, left, right))
+        ]
+        assert seen[0] * seen[1] <= module.WINDOW
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [((1, 1), 1), ((1024, 1024), 1), ((1080, 1920), 1), ((2000, 3000), 4), ((1, 10**8), 1535)]
+)
+def test_as_few_tiles_as_fit(size, count):
+    assert len(list(module._tiles(*size))) == len(list(module._tiles(*size[::-1]))) == count

@@ -8,6 +8,7 @@ Not here: the network (`pyramid.py`), the choice of which blocks deserve codes (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, 
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
 
-TILE = 1024
-"""Pixels a side that one pass of the network covers, without its margin."""
+WINDOW = 2**21
+"""Pixels that one pass of the network sees at most, margins included; this bounds memory. A full HD picture is one."""
 
 MARGIN = 192
 """Context around a tile, in pixels. What lies beyond changes a pixel by 0.01 of 255 on average; beyond 128, by 0.5."""
@@ -74,21 +75,21 @@ class ImageTokenizer(Tokenizer[Image]):
             raise CodesError(f"effort {effort} is not possible: give 0 or a small number of rounds")
         height, width = media.pixels.shape[:2]
         grids = {s: np.empty((-(-height // s), -(-width // s)), np.int32) for s in used}
-        for (top, left), _, (y0, x0), _, codes in self._passes(media.pixels, stride, effort, finish=False):
+        for (top, left, bottom, right), _, (y0, x0), _, codes in self._passes(media.pixels, stride, effort, False):
             for s, code in zip(used, codes, strict=True):
-                target = grids[s][top // s : (top + TILE) // s, left // s : (left + TILE) // s]
+                target = grids[s][top // s : -(-bottom // s), left // s : -(-right // s)]
                 y, x = (top - y0) // s, (left - x0) // s
                 target[:] = code[0, y : y + target.shape[0], x : x + target.shape[1]].numpy()
         return Codes("image", {"height": height, "width": width}, {f"image/{s}": grids[s] for s in used})
 
     def _passes(self, pixels: np.ndarray, stride: int, effort: int, finish: bool) -> Iterator[tuple[Any, ...]]:
-        """Tile by tile: its corner, its pixels with margins, their corner, the pictures after each level, the codes."""
-        for top, left in _tiles(*pixels.shape[:2]):
+        """Tile by tile: its sides, its pixels with margins, their corner, the pictures after each level, the codes."""
+        for top, left, bottom, right in _tiles(*pixels.shape[:2]):
             y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
-            seen = pixels[y0 : top + TILE + MARGIN, x0 : left + TILE + MARGIN]
+            seen = pixels[y0 : bottom + MARGIN, x0 : right + MARGIN]
             with torch.no_grad():
                 pictures, codes = self.network(to_tensor(seen), stride=stride, effort=effort, finish=finish)
-            yield (top, left), seen, (y0, x0), pictures, codes
+            yield (top, left, bottom, right), seen, (y0, x0), pictures, codes
 
     def analyse(self, media: Image, exact: bool = True) -> tuple[Codes, np.ndarray]:
         """Codes of all levels, and the squared error that is left in each block of 8x8 after each.
@@ -99,12 +100,12 @@ class ImageTokenizer(Tokenizer[Image]):
         height, width = media.pixels.shape[:2]
         grids = {s: np.empty((-(-height // s), -(-width // s)), np.int32) for s in STRIDES}
         errors = np.empty((len(STRIDES), -(-height // 8), -(-width // 8)), np.float32)
-        for (top, left), seen, (y0, x0), pictures, codes in self._passes(media.pixels, 8, 0, exact):
+        for (top, left, bottom, right), seen, (y0, x0), pictures, codes in self._passes(media.pixels, 8, 0, exact):
             true = to_tensor(seen)
-            h, w = min(height - top, TILE), min(width - left, TILE)
+            h, w = bottom - top, right - left
             y, x = top - y0, left - x0
             for i, (s, code, picture) in enumerate(zip(STRIDES, codes, pictures, strict=True)):
-                target = grids[s][top // s : (top + TILE) // s, left // s : (left + TILE) // s]
+                target = grids[s][top // s : -(-bottom // s), left // s : -(-right // s)]
                 target[:] = code[0, y // s : y // s + target.shape[0], x // s : x // s + target.shape[1]].numpy()
                 wrong = (picture.clamp(-1, 1) - true)[:, :, y : y + h, x : x + w].mul_(127.5).square_().sum(1)
                 wrong = torch.nn.functional.pad(wrong, (0, -w % 8, 0, -h % 8))
@@ -122,13 +123,13 @@ class ImageTokenizer(Tokenizer[Image]):
             stride = STRIDES[len(grids)]
             grids.append(np.full((-(-height // stride), -(-width // stride)), ABSENT, np.int32))
         pixels = np.empty((height, width, 3), np.uint8)
-        for top, left in _tiles(height, width):
+        for top, left, bottom, right in _tiles(height, width):
             y0, x0 = max(0, top - MARGIN), max(0, left - MARGIN)
-            y1, x1 = min(height, top + TILE + FADE + MARGIN), min(width, left + TILE + FADE + MARGIN)
+            y1, x1 = min(height, bottom + FADE + MARGIN), min(width, right + FADE + MARGIN)
             cut = [_cut(grid, s, (y0, y1), (x0, x1)) for s, grid in zip(STRIDES, grids, strict=False)]
             with torch.inference_mode():
                 picture = self.network.decode(cut)[-1]
-            target = pixels[top : top + TILE + FADE, left : left + TILE + FADE]
+            target = pixels[top : bottom + FADE, left : right + FADE]
             y, x = top - y0, left - x0
             decoded = to_pixels(picture[0, :, y : y + target.shape[0], x : x + target.shape[1]])
             _fade(target, decoded, top > 0, left > 0)
@@ -185,11 +186,34 @@ def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.array(Pillow.fromarray(pixels).resize((width, height), Pillow.Resampling.LANCZOS))
 
 
-def _tiles(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Top left corners of the tiles, in reading order."""
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            yield top, left
+def _tiles(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Equal tiles as top, left, bottom, right, in reading order; sides inside the picture are multiples of 32."""
+    high, wide = _tile(height, width)
+    for top in range(0, height, high):
+        for left in range(0, width, wide):
+            yield top, left, min(height, top + high), min(width, left + wide)
+
+
+def _tile(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the tiles with which the network sees fewest pixels in all, none over WINDOW at once."""
+    best = (math.inf, 0, 0)
+    for rows in range(1, -(-height // STRIDES[0]) + 1):
+        high = _share(height, rows)
+        room = WINDOW // (high + MARGIN * min(rows - 1, 2))
+        columns = next((n for n in (1, 2) if _share(width, n) + MARGIN * (n - 1) <= room), 0)
+        if not columns and room >= 2 * MARGIN + STRIDES[0]:
+            columns = -(-width // ((room - 2 * MARGIN) // STRIDES[0] * STRIDES[0]))
+        if columns:
+            seen = (height + 2 * MARGIN * (rows - 1)) * (width + 2 * MARGIN * (columns - 1))
+            best = min(best, (seen, high, _share(width, columns)))
+        if columns == 1:
+            break
+    return best[1:]
+
+
+def _share(side: int, parts: int) -> int:
+    """The length of equal parts of a side, in whole blocks of the coarsest stride."""
+    return -(-side // (parts * STRIDES[0])) * STRIDES[0]
 
 
 def _fade(target: np.ndarray, decoded: np.ndarray, above: bool, beside: bool) -> None:
