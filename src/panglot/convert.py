@@ -35,6 +35,11 @@ SUFFIXES = {
 """What decoded media can be saved as; the first is the default."""
 
 
+PIECE = {"audio": 20.0, "video": 1.0}
+"""Seconds of a file that are read and coded at once. Codes do not depend on it; sound in pieces of 1 s takes six times
+as long, since the network's context is computed again for each."""
+
+
 class OptionError(ValueError):
     """An option that is not on offer: a stride between two levels, a depth beyond the last code, a negative rate."""
 
@@ -145,7 +150,7 @@ def encode_file(path: str | os.PathLike[str], options: Options, progress: Progre
     coder = tokenizer(info.modality)
     if info.modality in ("text", "image"):
         return coder.encode(media.open(path), **chosen)
-    with media.open_stream(path, fps=options.fps) as chunks:
+    with media.open_stream(path, fps=options.fps, seconds=PIECE[info.modality]) as chunks:
         return coder.join(coder.encode_stream(reported(chunks, info.duration or 0.0, progress), **chosen))
 
 

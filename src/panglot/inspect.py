@@ -167,7 +167,7 @@ def _streamed(path: Path, name: str, choice: Options, target: Path | None, done:
     length = info.duration or 0.0
     reading, decoding = Stopwatch(), Stopwatch()
     start = perf_counter()
-    with media.open_stream(path, fps=choice.fps) as chunks:
+    with media.open_stream(path, fps=choice.fps, seconds=convert.PIECE[info.modality]) as chunks:
         source = convert.reported(reading.over(chunks), length, lambda part: done(part / 2))
         codes = coder.join(coder.encode_stream(source, **choice.of(info.modality)))
     encode_seconds = perf_counter() - start - reading.seconds
