@@ -83,19 +83,25 @@ def media_folder(work: Path, number: int, path: Path) -> Path:
 
 def write(inspections: Sequence[Inspection], work: Path, title: str = "panglot report") -> Path:
     """Write the page for inspections whose media lie under `work`, and the pictures it needs beside them."""
+    sections = [(x.path.name, _section(i, x, work)) for i, x in enumerate(inspections)]
+    return page(sections, work, title, INTRO)
+
+
+def page(sections: Sequence[tuple[str, str]], work: Path, title: str, intro: str) -> Path:
+    """Write a page of sections under `work`: the name of each, and its HTML, which begins with <section id="fN">."""
     style = (resources.files("panglot") / "assets" / "report.css").read_text("utf-8")
-    links = "".join(f'<a href="#f{i}">{_text(x.path.name)}</a>' for i, x in enumerate(inspections))
-    body = "\n".join(_section(i, x, work) for i, x in enumerate(inspections))
-    page = work / PAGE
-    page.write_text(
+    links = "".join(f'<a href="#f{i}">{escaped(name)}</a>' for i, (name, _) in enumerate(sections))
+    body = "\n".join(section for _, section in sections)
+    path = work / PAGE
+    path.write_text(
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{GENERATOR}\n'
-        f"<title>{_text(title)}</title>\n"
-        f"<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{_text(title)}</h1>\n"
-        f'<p class="soft">{INTRO}</p>\n<nav>{links}</nav></header>\n{body}\n</body>\n</html>\n',
+        f"<title>{escaped(title)}</title>\n"
+        f"<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{escaped(title)}</h1>\n"
+        f'<p class="soft">{intro}</p>\n<nav>{links}</nav></header>\n{body}\n</body>\n</html>\n',
         encoding="utf-8",
     )
-    return page
+    return path
 
 
 def _section(number: int, inspection: Inspection, work: Path) -> str:
@@ -104,9 +110,9 @@ def _section(number: int, inspection: Inspection, work: Path) -> str:
     shown = {"text": _text_cards, "image": _image_cards, "audio": _audio_cards, "video": _video_cards}
     cards = shown[inspection.info.modality](inspection, inspection.original, work)
     return (
-        f'<section id="f{number}">\n<h2>{_text(inspection.path.name)}</h2>\n'
-        f'<p class="facts">{_text(facts(inspection))}</p>\n'
-        f'<div class="levels">\n{cards}\n</div>\n{_table(inspection)}\n</section>'
+        f'<section id="f{number}">\n<h2>{escaped(inspection.path.name)}</h2>\n'
+        f'<p class="facts">{escaped(facts(inspection))}</p>\n'
+        f'<div class="levels">\n{cards}\n</div>\n{table(*columns(inspection))}\n</section>'
     )
 
 
@@ -126,12 +132,12 @@ def facts(inspection: Inspection) -> str:
 
 
 def _text_cards(inspection: Inspection, original: Path, work: Path) -> str:
-    cards = [_card("original", "", f"<blockquote>{_text(_excerpt(original))}</blockquote>", original=True)]
+    cards = [card("original", "", f"<blockquote>{escaped(_excerpt(original))}</blockquote>", original=True)]
     for level in inspection.levels:
         same = "equal to the original" if level.fidelity.get("identical") else "not equal to the original"
-        decoded = f"<blockquote>{_text(_excerpt(level.decoded))}</blockquote>" if level.decoded else ""
-        cards.append(_card("decoded", same, decoded))
-        cards.append(_card("tokens", f"{level.tokens:,}", f'<div class="chips">{_chips(level.codes)}</div>'))
+        decoded = f"<blockquote>{escaped(_excerpt(level.decoded))}</blockquote>" if level.decoded else ""
+        cards.append(card("decoded", same, decoded))
+        cards.append(card("tokens", f"{level.tokens:,}", f'<div class="chips">{_chips(level.codes)}</div>'))
     return "\n".join(cards)
 
 
@@ -149,30 +155,30 @@ def _chips(codes: Codes) -> str:
     for number, colour in zip(ids, colours(ids, light=True), strict=True):
         piece = coder.decode(Codes("text", codes.header, {name: np.array([number], np.int32)})).text
         tint = "".join(f"{c:02x}" for c in colour)
-        chips.append(f'<span style="background:#{tint}" title="{number}">{_text(piece)}</span>')
+        chips.append(f'<span style="background:#{tint}" title="{number}">{escaped(piece)}</span>')
     return "<wbr>".join(chips) + (" ..." if codes.tokens().get(name, 0) > CHIPS else "")
 
 
 def _image_cards(inspection: Inspection, original: Path, work: Path) -> str:
-    cards = [_card("original", "", _img(original, work), original=True)]
+    cards = [card("original", "", img(original, work), original=True)]
     for level in inspection.levels:
         name, codes = list(level.codes.arrays.items())[-1]
         tokens = _picture(colours(codes), _beside(level, "tokens"), work, "tokens")
-        cards.append(_card(level.name, summary(level), _shown(level, work) + tokens, f"tokens of {name}"))
+        cards.append(card(level.name, summary(level), _shown(level, work) + tokens, f"tokens of {name}"))
     return "\n".join(cards)
 
 
 def _audio_cards(inspection: Inspection, original: Path, work: Path) -> str:
     peak = float(_mel_power(original).max())
-    cards = [_card("original", "", _player(original, work) + _spectrogram(original, peak, work), original=True)]
+    cards = [card("original", "", player(original, work) + _spectrogram(original, peak, work), original=True)]
     for level in inspection.levels:
         if level.decoded is None:
             continue
         codes = np.stack(list(level.codes.arrays.values()))
         tokens = _picture(colours(codes), _beside(level, "tokens"), work, "tokens strip")
-        inner = _player(level.decoded, work) + _spectrogram(level.decoded, peak, work) + tokens
+        inner = player(level.decoded, work) + _spectrogram(level.decoded, peak, work) + tokens
         cards.append(
-            _card(level.name, summary(level), inner, "mel spectrogram; tokens, one row a code, time to the right")
+            card(level.name, summary(level), inner, "mel spectrogram; tokens, one row a code, time to the right")
         )
     return "\n".join(cards)
 
@@ -197,7 +203,7 @@ def _mel_power(path: Path) -> np.ndarray:
 
 
 def _video_cards(inspection: Inspection, original: Path, work: Path) -> str:
-    cards = [_card("original", "", _player(original, work), original=True)]
+    cards = [card("original", "", player(original, work), original=True)]
     names = list(dict.fromkeys(n for x in inspection.levels for n in _kinds(x.codes)))
     palette = colours(np.arange(1, len(names) + 1))
     for level in inspection.levels:
@@ -207,12 +213,12 @@ def _video_cards(inspection: Inspection, original: Path, work: Path) -> str:
         grid.reshape(-1, 3)[: len(kinds)] = palette[[names.index(kind) for kind in kinds]]
         inner = _shown(level, work) + _picture(grid, _beside(level, "tokens"), work, "tokens")
         which = "all tokens" if len(kinds) == len(every) else f"the first {len(kinds):,} tokens"
-        cards.append(_card(level.name, summary(level), inner, f"{which} in stream order, coloured by alphabet"))
+        cards.append(card(level.name, summary(level), inner, f"{which} in stream order, coloured by alphabet"))
     keys = "".join(
-        f'<span class="key"><i style="background:rgb({r},{g},{b})"></i>{_text(name)}</span>'
+        f'<span class="key"><i style="background:rgb({r},{g},{b})"></i>{escaped(name)}</span>'
         for name, (r, g, b) in zip(names, palette.tolist(), strict=True)
     )
-    return "\n".join([*cards, _card("alphabets", "", f"<div>{keys}</div>")])
+    return "\n".join([*cards, card("alphabets", "", f"<div>{keys}</div>")])
 
 
 def _kinds(codes: Codes, each: bool = False) -> list[str]:
@@ -279,23 +285,22 @@ def counts(tokens: dict[str, int]) -> str:
     return ", ".join([*alone, *together])
 
 
-def _table(inspection: Inspection) -> str:
-    head, rows = columns(inspection)
-    titles = "".join(f"<th>{_text(title)}</th>" for title in head)
-    lines = ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{escaped(title)}</th>" for title in head)
+    lines = ["<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return f'<div class="scroll"><table>\n<tr>{titles}</tr>\n' + "\n".join(lines) + "\n</table></div>"
 
 
-def _card(title: str, note: str, inner: str, caption: str = "", original: bool = False) -> str:
+def card(title: str, note: str, inner: str, caption: str = "", original: bool = False) -> str:
     kind = ' class="original"' if original else ""
-    below = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-    return f"<figure{kind}><h3>{_text(title)}<span>{_text(note)}</span></h3>{inner}{below}</figure>"
+    below = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
+    return f"<figure{kind}><h3>{escaped(title)}<span>{escaped(note)}</span></h3>{inner}{below}</figure>"
 
 
 def _shown(level: Level, work: Path) -> str:
     if level.decoded is None:
         return ""
-    return _img(level.decoded, work) if level.decoded.suffix == ".png" else _player(level.decoded, work)
+    return img(level.decoded, work) if level.decoded.suffix == ".png" else player(level.decoded, work)
 
 
 def _beside(level: Level, suffix: str) -> Path:
@@ -306,17 +311,15 @@ def _beside(level: Level, suffix: str) -> Path:
 
 def _picture(pixels: np.ndarray, path: Path, work: Path, kind: str) -> str:
     media.save(Image(np.ascontiguousarray(pixels)), path)
-    return _img(path, work, kind)
+    return img(path, work, kind)
 
 
-def _img(path: Path, work: Path, kind: str = "") -> str:
+def img(path: Path, work: Path, kind: str = "") -> str:
     css = f' class="{kind}"' if kind else ""
-    return (
-        f'<a href="{_url(path, work)}"><img{css} src="{_url(path, work)}" alt="{_text(path.stem)}" loading="lazy"></a>'
-    )
+    return f'<a href="{_url(path, work)}"><img{css} src="{_url(path, work)}" alt="{escaped(path.stem)}" loading="lazy"></a>'
 
 
-def _player(path: Path, work: Path) -> str:
+def player(path: Path, work: Path) -> str:
     tag = "video" if path.suffix == ".mp4" else "audio"
     return f'<{tag} controls preload="metadata" src="{_url(path, work)}"></{tag}>'
 
@@ -325,6 +328,6 @@ def _url(path: Path, work: Path) -> str:
     return quote(path.relative_to(work).as_posix())
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Safe inside HTML, whatever the name of a file holds (bytes that are not UTF-8 become question marks)."""
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
