@@ -25,7 +25,7 @@ LAYERS = (
     {"allocation"},
     {"detail"},
     {"budget"},
-    {"convert", "charges"},
+    {"convert", "charges", "plan"},
     {"inspect"},
     {"report"},
     {"panglot"},

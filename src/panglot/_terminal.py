@@ -17,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from panglot.inspect import Inspection
+    from panglot.plan import Forecast, Way
     from panglot.tokenizers.base import Codes
 
 BAD_INPUT = 2
@@ -94,6 +95,21 @@ class Log:
             self.object_line(result.as_dict())
         else:
             print_table(result)
+
+    def planned(self, found: list[Forecast], shares: list[Way], budget: int | None) -> None:
+        from panglot import plan
+
+        if self.as_json:
+            for number, file in enumerate(found):
+                share = {"share": shares[number].as_dict()} if shares else {}
+                self.object_line(file.as_dict() | share)
+            return
+        for file in found:
+            print_grid(*plan.grid(file))
+        if shares and budget is not None:
+            print_grid(*plan.split_grid(found, shares, budget))
+        if found:
+            print(*plan.basis(found), sep="\n")
 
     @staticmethod
     def object_line(value: dict[str, Any]) -> None:

@@ -240,6 +240,30 @@ def count(
 
 
 @app.command()
+def plan(
+    files: Files,
+    budget: Annotated[int | None, typer.Option(metavar="N", help="How N tokens would be shared by all files.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what files will cost in tokens, and what budgets will buy, from their sizes alone. Nothing is encoded."""
+    from panglot import plan as planning
+    from panglot.budget import BudgetError
+
+    log, found, shares = Log(as_json), [], []
+    for file in files:
+        with log.faults(file):
+            check_input(file)
+            found.append(planning.forecast(file, alone=len(files) == 1))
+    if budget is not None and not log.failed:
+        try:
+            shares = planning.split(found, budget)
+        except BudgetError as error:
+            raise BadInput(str(error)) from None
+    log.planned(found, shares, budget)
+    log.finish()
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for tokens, media and page.")] = Path(
         "panglot-demo"
