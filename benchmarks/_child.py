@@ -11,10 +11,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, sleep
+
+TELL_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,22 @@ class Failed(RuntimeError):
     """The command ended with an exit code other than 0; the message is its first line of standard error."""
 
 
-def run_panglot(*arguments: str | Path) -> Run:
-    """Run `panglot ARGUMENTS...`. Raises Failed."""
+def run_panglot(*arguments: str | Path, tell: Callable[[str], None] = lambda line: None) -> Run:
+    """Run `panglot ARGUMENTS...`. tell: gets a line of progress every TELL_SECONDS. Raises Failed."""
     import psutil
 
     with tempfile.TemporaryDirectory() as folder:
         note, errors = Path(folder, "report.json"), Path(folder, "stderr")
         command = [sys.executable, __file__, str(note), *map(str, arguments)]
-        start, seen = perf_counter(), 0
+        start, seen, told = perf_counter(), 0, 0
         with errors.open("wb") as log:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
             watched = psutil.Process(process.pid)
             while process.poll() is None:
                 seen = max(seen, _tree_bytes(watched))
+                if perf_counter() - start > (told + 1) * TELL_SECONDS:
+                    told += 1
+                    tell(f"  panglot {arguments[0]}: {told * TELL_SECONDS} s, {seen >> 20} MiB at most")
                 sleep(0.02)
         seconds = perf_counter() - start
         if process.returncode:

@@ -2,10 +2,11 @@
 
     python benchmarks/memory.py [--json] [--only 'photo*'] [--full]
 
-The inputs are made on the spot in a temporary folder (no data folder is needed): photographs of 3000x2000 and of 100
-megapixels, a recording of two hours at 24 kHz, and ten minutes of 1080p video at 25 frames/s without sound. By default
-the video is thinned to one frame a second (`panglot encode --fps 1`): all its frames are decoded, but only those are
-tokenised; `--full` tokenises all. Not measured: fidelity, and the speed of a warm process (`speed.py`).
+The inputs are made on the spot in a temporary folder, which takes a minute or two (no data folder is needed):
+photographs of 3000x2000 and of 100 megapixels, a recording of two hours at 24 kHz, and ten minutes of 1080p video at 25
+frames/s without sound. By default the video is thinned to one frame a second (`panglot encode --fps 1`): all its frames
+are decoded, but only those are tokenised; `--full` tokenises all. A command that runs for long says so every half
+minute on standard error. Not measured: fidelity, and the speed of a warm process (`speed.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from _child import Failed, Run, run_panglot
-from _common import Cell, Missing, Options, Table, options, report, rows_or_notes
+from _common import Cell, Missing, Options, Table, options, progress, report, rows_or_notes
 from _inputs import photo, recording, video
 from PIL import Image as Pil
 
@@ -31,7 +32,7 @@ def row(run: Run, what: str) -> dict[str, Cell]:
 def checked(*arguments: str | Path) -> Run:
     """Run panglot; a command that fails becomes a note below the table."""
     try:
-        return run_panglot(*arguments)
+        return run_panglot(*arguments, tell=progress)
     except Failed as error:
         raise Missing(str(error)) from error
 
