@@ -24,6 +24,10 @@ STRIDES = (32, 16, 8)
 HIDDEN = 3
 """Width of a block's inner layer, as a multiple of its outer width."""
 
+LARGE, PART = 2**25, 2**23
+"""Bytes: an inner layer over LARGE is computed in parts of PART, unless it is trained. The C library gives larger
+tensors back to the system and asks for their pages again each time, and they do not stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class PyramidConfig:
@@ -80,7 +84,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.depthwise(x)
         y = self.norm(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return x + self.outer(F.gelu(self.inner(y)))
+        row = 4 * HIDDEN * y.shape[0] * y.shape[1] * y.shape[3]
+        if torch.is_grad_enabled() or row * y.shape[2] <= LARGE:
+            return x + self.outer(F.gelu(self.inner(y)))
+        out = torch.empty_like(y)
+        for top in range(0, y.shape[2], rows := max(1, PART // row)):
+            part = slice(top, top + rows)
+            out[:, :, part] = self.outer(F.gelu(self.inner(y[:, :, part])))
+        return out.add_(x)
 
 
 def blocks(width: int, depth: int) -> nn.Sequential:
@@ -137,7 +148,7 @@ class Level(nn.Module):
         return self.fsq(z)
 
     def hidden(self, values: Tensor, present: Tensor | None) -> Tensor:
-        h = self.embed(values)
+        h = self.embed(values.contiguous(memory_format=torch.channels_last))
         return h if present is None else torch.where(present, h, self.absent.view(1, -1, 1, 1).to(h.dtype))
 
     def picture(self, values: Tensor, present: Tensor | None) -> Tensor:
