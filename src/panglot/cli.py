@@ -1,4 +1,4 @@
-"""The `panglot` command: encode, decode, inspect, demo.
+"""The `panglot` command: encode, decode, inspect, compare, count, demo.
 
 Thin verbs over `panglot.convert`, `panglot.inspect` and `panglot.report`, which are imported when a command runs, so
 that `panglot --help` stays fast. What this module adds is manners: faults of a file are one line on standard error
@@ -236,6 +236,44 @@ def count(
     if found and not as_json:
         print_grid("tokens", *charges.grid(found, wanted, prices))
         print(*charges.sources(wanted, [f.info.modality for f in found], sources), sep="\n")
+    log.finish()
+
+
+@app.command()
+def compare(
+    files: Files,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page to look at and listen to.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw fidelity over bytes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Set tokenizers side by side on files: panglot, a linear code, classical codecs; tokens, bytes, fidelity, time."""
+    from contextlib import nullcontext
+
+    from panglot import compare_report as showing
+    from panglot.compare import compare as compared
+    from panglot.report import PAGE, media_folder, staged
+
+    if plot is not None and (plot.suffix.lower() != ".png" or plot.is_dir() or not plot.parent.is_dir()):
+        raise BadInput(f"{shown(plot)}: --plot names a PNG file, in a folder that exists")
+    log, found = Log(as_json), []
+    with nullcontext() if report is None else staged(report) as work:
+        for number, file in enumerate(files, 1):
+            with log.faults(file):
+                check_input(file)
+                folder = None if work is None else media_folder(work, number, file)
+                with progress(shown(file)) as tell:
+                    found.append(compared(file, folder, tell))
+                if as_json:
+                    log.object_line(found[-1].as_dict())
+                for part in () if as_json else found[-1].parts:
+                    print_grid(f"{shown(file)}: {part.said}", *showing.columns(part))
+                    print(*map(shown, showing.notes(part)), sep="\n")
+        if found and work is not None:
+            showing.write(found, work)
+    if found and plot is not None:
+        showing.plot(found, plot)
+    if found and report is not None:
+        print(f"The page is {shown(report / PAGE)}", file=sys.stderr if as_json else sys.stdout)
     log.finish()
 
 

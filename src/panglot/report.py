@@ -316,7 +316,8 @@ def _picture(pixels: np.ndarray, path: Path, work: Path, kind: str) -> str:
 
 def img(path: Path, work: Path, kind: str = "") -> str:
     css = f' class="{kind}"' if kind else ""
-    return f'<a href="{_url(path, work)}"><img{css} src="{_url(path, work)}" alt="{escaped(path.stem)}" loading="lazy"></a>'
+    url = _url(path, work)
+    return f'<a href="{url}"><img{css} src="{url}" alt="{escaped(path.stem)}" loading="lazy"></a>'
 
 
 def player(path: Path, work: Path) -> str:
