@@ -234,8 +234,8 @@ OPUS_RATES = (6000, 9000, 16_000)
 
 def codec2(audio: Audio, mode: str) -> Coded:
     """Codec2 at one of CODEC2_MODES, 8 kHz mono, by the programs c2enc and c2dec. Delay is left in."""
-    programs = [shutil.which(name) for name in ("c2enc", "c2dec")]
-    if None in programs:
+    programs = [path for name in ("c2enc", "c2dec") if (path := shutil.which(name))]
+    if len(programs) < 2:
         raise Unavailable("Codec2 needs the programs c2enc and c2dec; on Debian: apt-get install codec2")
     rate, frame_bits = 8000, CODEC2_MODES[mode]
     raw = np.clip(_resampled(_mono(audio), audio.rate, rate) * 32767, -32768, 32767).astype("<i2")
@@ -289,10 +289,11 @@ def _opus_sound(packets: list[Any], rate: int) -> tuple[np.ndarray, int]:
 
 def _context(codec: str, mode: str) -> Any:
     import av
+    from av.error import FFmpegError
 
     try:
         return av.CodecContext.create(codec, mode)  # type: ignore[call-overload]
-    except (av.FFmpegError, ValueError) as fault:
+    except (FFmpegError, ValueError) as fault:
         raise Unavailable(f"{codec} is not in this build of PyAV ({fault}); install PyAV from PyPI") from fault
 
 
@@ -310,7 +311,7 @@ def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 CRF = range(51, 15, -1)
 X264 = {"preset": "medium", "x264-params": "keyint=infinite:threads=1"}
-X264_DENSITY, X264_TRIES = 0.04, 2
+X264_DENSITY, X264_TRIES = 0.01, 2
 
 
 class Movies:

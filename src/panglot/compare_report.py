@@ -73,7 +73,8 @@ def notes(part: Part) -> list[str]:
     found = []
     if part.kinds:
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in part.kinds.items())
-        found.append(f"blocks of {regions.BLOCK} x {regions.BLOCK} pixels: {shares}, others plain; {SKIN}")
+        side = regions.BLOCK
+        found.append(f"PSNR of each kind is over its blocks of {side} x {side} pixels ({shares}, others plain); {SKIN}")
     if part.modality == "audio":
         found.append("STOI is a measure of speech; of music and noise it says nothing")
     return [*found, *part.notes]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ class ImagePlan:
 
 
 def _scaled(image: Image, scale: float, weights: np.ndarray, exact: bool) -> _Scaled:
-    tok = tokenizer("image")
+    tok: Any = tokenizer("image")
     height, width = image.pixels.shape[:2]
     h, w = coded_size(height, width, scale)
     pixels = resized(image.pixels, h, w)
@@ -270,7 +270,7 @@ def _depth_distortion(audio: Audio, codes: Codes) -> np.ndarray:
     Levels lower than 80 dB under the loudest count as that, as in `measure.mel_distance`. Before phase recovery. Runs
     in segments, so that memory does not grow with the spectra of long sounds.
     """
-    tok = tokenizer("audio")
+    tok: Any = tokenizer("audio")
     samples = audio.samples if audio.samples.ndim == 1 else audio.samples.mean(1)
     grid = torch.from_numpy(np.stack(list(codes.arrays.values())).astype(np.int64))
     blocks = grid.shape[1]
@@ -361,7 +361,7 @@ def thin(video: Video, every: int) -> Video:
 
 def _coded(video: Video, stride: int, every: int) -> tuple[Codes, float]:
     """Codes of a thinned video, and the squared error of what is on screen at each of its frames."""
-    tok = tokenizer("video")
+    tok: Any = tokenizer("video")
     codes = tok.encode(thin(video, every), stride=stride)
     wrong, at = 0.0, 0
     for part in tok.decode_stream(codes):

@@ -34,7 +34,7 @@ SHAPES = {"image": (32, 32, 3), "audio": (8, 80), "video": (8, 32, 32, 3)}
 LEVELS = (*range(1, 9), *(round(2 ** (i / 4)) for i in range(13, 33)))
 """Numbers of levels that a component can have: 1 to 8, then four steps for every factor of 2 up to 256."""
 
-TOKEN_BITS = 12
+TOKEN_BITS = {"image": 12, "audio": 10, "video": 12}
 """Levels are joined into symbols of so many bits, as FSQ joins its own: what counts as a token of this code."""
 
 DENSITY = {"image": 0.25, "video": 0.02}

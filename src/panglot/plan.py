@@ -269,7 +269,8 @@ class SoundForecast(Forecast):
         self.blocks = blocks(info.samples or 0, info.rate or 1)
         self.seconds = max(1, self.blocks) * 0.08
         self.least = -(-self.blocks // RUN)
-        self.full = self.blocks * tokenizer("audio").depth + self.least
+        coder: Any = tokenizer("audio")
+        self.full = self.blocks * coder.depth + self.least
         self.curve = curves()["audio"]
 
     @property
@@ -327,7 +328,8 @@ class VideoForecast(Forecast):
         return f"{self.info.width} x {self.info.height} pixels, {self.frames} frames at {self.fps:.4g}/s, {sound}"
 
     def levels(self) -> list[Way]:
-        depth = tokenizer("audio").depth if self.sound else 0
+        coder: Any = tokenizer("audio")
+        depth = coder.depth if self.sound else 0
         return [
             self._way(i, depth, f"--stride {way['stride']}", False)
             for i, way in enumerate(self.ways)

@@ -141,7 +141,7 @@ def split_flags(array: np.ndarray, possible: np.ndarray | None = None) -> np.nda
     missing = ~present if possible is None else possible & ~present
     states = [_states(present, missing)]
     while len(states) == 1 or states[-1].size > 1:
-        present, missing = _groups(present).any((2, 3)), _groups(missing).any((2, 3))
+        present, missing = _any(present), _any(missing)
         states.append(_states(present, missing))
     flags = []
     for finer, coarser in zip(states[-2::-1], states[:0:-1], strict=True):
@@ -160,7 +160,7 @@ def join_flags(
     """
     room = [np.ones(shape, bool) if possible is None else possible]
     while len(room) == 1 or room[-1].size > 1:
-        room.append(_groups(room[-1]).any((2, 3)))
+        room.append(_any(room[-1]))
     state = np.full((1, 1), SOME, np.uint8)
     for depth in range(len(room) - 2, -1, -1):
         h, w = room[depth].shape
@@ -198,6 +198,11 @@ def _groups(cells: np.ndarray) -> np.ndarray:
     h, w = cells.shape
     padded = np.pad(cells, ((0, h % 2), (0, w % 2)))
     return padded.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).transpose(0, 2, 1, 3)
+
+
+def _any(cells: np.ndarray) -> np.ndarray:
+    """bool [h, w] -> bool [ceil(h/2), ceil(w/2)]: whether any of four neighbours is set"""
+    return np.asarray(_groups(cells).any((2, 3)))
 
 
 def _states(present: np.ndarray, missing: np.ndarray) -> np.ndarray:

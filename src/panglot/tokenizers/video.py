@@ -16,7 +16,7 @@ Not here: the networks (`pyramid.py`), resampling to a constant frame rate (`pan
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from panglot.media import Audio, Image, Video
 from panglot.tokenizers.audio import AudioTokenizer
 from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int, most_flags
 from panglot.tokenizers.image import ImageTokenizer, strides_down_to, to_pixels, to_tensor
-from panglot.tokenizers.pyramid import STRIDES, Choice, Pyramid, PyramidConfig
+from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
 
 GROUP = 4
@@ -372,7 +372,9 @@ def strips(height: int, width: int) -> Iterator[tuple[tuple[int, int], tuple[int
         yield (max(0, top - MARGIN), min(height, bottom + MARGIN)), (top, bottom)
 
 
-def where_wrong(target: Tensor, threshold: Tensor, size: tuple[int, int] | None = None) -> Choice:
+def where_wrong(
+    target: Tensor, threshold: Tensor, size: tuple[int, int] | None = None
+) -> Callable[[int, Tensor | None], Tensor]:
     """The blocks whose squared error so far exceeds a threshold, finer ones only inside coarser ones.
 
     target: [B, GROUP * 3, H, W]; threshold: [B, 1, H/8, W/8], or [B, 1, 1, 1] for all blocks alike. size: height and
