@@ -7,7 +7,8 @@ correlation of third-octave envelopes over 0.4 s, which is what intelligibility 
 look at. Two in five sounds use all codes, the others a random prefix, alike for all blocks or not, so that every prefix
 decodes.
 
-The shipped weights went on from there: `--init WEIGHTS --steps 800 --lr 6e-4 --run .cache/audio2` (see docs/log.md).
+The shipped weights went on from there, `--init WEIGHTS --steps 800 --lr 6e-4` and then `--steps 1900 --lr 8e-4` on the mix of
+`data.py`, and are three parts of the former and one of the latter (`average.py`, docs/log.md).
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--floor", type=float, default=3e-6, help="added to magnitudes before their logarithm")
+    parser.add_argument("--floor", type=float, default=2e-5, help="added to magnitudes before their logarithm")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -4,6 +4,7 @@ The story in order: gather crops; let reverse water-filling choose how finely ea
 the linear optimum (PCA analysis, least-squares synthesis), which is already a working codec; then train the networks
 added to it to lower the squared error after every level at once, while blocks of the finer levels are absent, most
 often those that the coarser levels describe well.
+(The shipped weights learned with random blocks absent; going on from them like this gained nothing, see docs/log.md.)
 Squared error, because at these rates the number of merit is PSNR and no perceptual weights can be fetched.
 """
 
