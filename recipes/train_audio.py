@@ -7,8 +7,8 @@ correlation of third-octave envelopes over 0.4 s, which is what intelligibility 
 look at. Two in five sounds use all codes, the others a random prefix, alike for all blocks or not, so that every prefix
 decodes.
 
-The shipped weights went on from there, `--init WEIGHTS --steps 800 --lr 6e-4` and then `--steps 1900 --lr 8e-4` on the mix of
-`data.py`, and are three parts of the former and one of the latter (`average.py`, docs/log.md).
+The shipped weights went on from there, `--init WEIGHTS --steps 800 --lr 6e-4` and then `--steps 1900 --lr 8e-4` on
+the mix of `data.py`, and are three parts of the former and one of the latter (`average.py`, docs/log.md).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Needs the image tokenizer's weights, since change is coded against what the deco
 take clips; decode every sixth frame from its image codes; set the change pyramid to the linear optimum of four true
 frames less the decoded one; then train the networks added to it, coding only blocks that are wrong, by a threshold
 drawn at random, as the tokenizer does. Every other step starts from a frame that was itself decoded from a change, and
-one clip in five is under a fade of the light. The shipped weights had 2,000 steps without the last two, then 1,400 with them
-(`--init WEIGHTS --lr 8e-4`).
+one clip in five is under a fade of the light. The shipped weights had 2,000 steps without the last two, then 1,400 with
+them (`--init WEIGHTS --lr 8e-4`).
 """
 
 from __future__ import annotations
