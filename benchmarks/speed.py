@@ -159,11 +159,12 @@ def compared(opts: Options) -> Table:
             **{"panglot is faster by": at_least(ratio) if least and ratio else ratio},
             **{"wanted": WANTED.get(name), "x real time": f"<= {speed:.2f}" if least and speed else speed},
         )
-    table.notes += [
-        "Peers: random weights at their published sizes, at their cheapest setting near panglot's rate.",
-        "first call: over 20 s, so not repeated. stopped: not one call had ended when the time was up.",
-        "Numbers too small for the processor's fast path are flushed to zero, for panglot as for the peers.",
-    ]
+    if table.rows:
+        table.notes += [
+            "Peers: random weights at their published sizes, at their cheapest setting near panglot's rate.",
+            "first call: over 20 s, so not repeated. stopped: not one call had ended when the time was up.",
+            "Numbers too small for the processor's fast path are flushed to zero, for panglot as for the peers.",
+        ]
     return table
 
 

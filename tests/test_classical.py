@@ -6,6 +6,8 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import features
 
@@ -91,6 +93,19 @@ def test_a_format_that_pillow_lacks(monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: name != "avif")
     with pytest.raises(Unavailable, match="AVIF is not in this build"):
         Pictures(some_image(8, 8), FORMATS[2])
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(0, 2500))
+def test_the_best_setting_is_found(steps, budget):
+    sizes = list(np.cumsum(steps))
+    asked = []
+    found = classical.best_setting(range(100, 100 + len(sizes)), budget, lambda s: asked.append(s) or sizes[s - 100])
+    fitting = [s for s in range(100, 100 + len(sizes)) if sizes[s - 100] <= budget]
+    if found is None:
+        assert fitting == []
+    else:
+        assert found == fitting[-1] or 0.98 * budget <= sizes[found - 100] <= budget
+    assert len(asked) == len(set(asked))
 
 
 def test_the_sizes_that_are_tried():

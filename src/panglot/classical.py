@@ -315,12 +315,16 @@ X264_DENSITY, X264_TRIES = 0.01, 2
 
 
 class Movies:
-    """The pictures of one video through x264 at any rate; what was coded once is remembered by its size."""
+    """The pictures of one video through x264 at any rate.
+
+    What was coded once is remembered: x264 need not give the same bytes twice, and a file whose size was within the
+    budget must be the file that is shown.
+    """
 
     def __init__(self, video: Video):
         self.video = video
         self._small: dict[float, np.ndarray] = {}
-        self._bytes: dict[tuple[float, int], int] = {}
+        self._written: dict[tuple[float, int], tuple[list[Any], float]] = {}
 
     def nearest(self, bits: float) -> Coded:
         """The video nearest to the original among those of at most so many bits, or else the smallest."""
@@ -331,14 +335,14 @@ class Movies:
             if len(found) == X264_TRIES:
                 break
         if not found:
-            found = [min(self._bytes, key=lambda way: self._bytes[way])]
+            found = [min(self._written, key=lambda way: self._size(*way))]
         coded = [self._coded(*way) for way in found]
         return min(coded, key=lambda c: error(frames, c.medium.frames))  # type: ignore[union-attr]
 
     def _size(self, factor: float, crf: int) -> int:
-        if (factor, crf) not in self._bytes:
-            self._bytes[factor, crf] = sum(without_sei(bytes(packet)) for packet in self._write(factor, crf))
-        return self._bytes[factor, crf]
+        if (factor, crf) not in self._written:
+            self._written[factor, crf] = timed(lambda: self._write(factor, crf))
+        return sum(without_sei(bytes(packet)) for packet in self._written[factor, crf][0])
 
     def _write(self, factor: float, crf: int) -> list[Any]:
         import av
@@ -360,9 +364,9 @@ class Movies:
 
     def _coded(self, factor: float, crf: int) -> Coded:
         height, width = self.video.frames.shape[1:3]
-        packets, encoding = timed(lambda: self._write(factor, crf))
+        packets, encoding = self._written[factor, crf]
         frames, decoding = timed(lambda: restored(_h264_frames(packets), height, width))
-        bits = 8 * sum(without_sei(bytes(packet)) for packet in packets)
+        bits = 8 * self._size(factor, crf)
         return Coded(Video(frames, self.video.fps), bits, f"x{factor:g} crf{crf}", encoding, decoding)
 
 

@@ -31,7 +31,7 @@ from panglot.tokenizers import tokenizer
 from panglot.tokenizers.base import Codes
 from panglot.tokenizers.image import resized
 
-PICTURE_PIXELS = 2_000_000
+PICTURE_PIXELS = 1_500_000
 """Larger pictures are scaled down to this before they are compared."""
 
 SOUND_SECONDS = 20.0
@@ -390,19 +390,20 @@ def _held(decoded: Video, original: Video) -> Video:
     count = len(original.frames)
     if len(decoded.frames) == count:
         return decoded
-    shown = np.minimum(np.arange(count) * len(decoded.frames) // count, len(decoded.frames) - 1)
+    every = max(1, round(original.fps / decoded.fps))
+    shown = np.minimum(np.arange(count) // every, len(decoded.frames) - 1)
     return Video(decoded.frames[shown], original.fps)
 
 
 def _rates(bits: Sequence[float]) -> list[float]:
     """The distinct rates among bits, rising: of those that are nearly the same, the highest."""
-    found: list[float] = []
+    groups: list[list[float]] = []
     for value in sorted(bits):
-        if found and value < found[-1] * SAME_RATE:
-            found[-1] = value
+        if groups and value < groups[-1][0] * SAME_RATE:
+            groups[-1].append(value)
         else:
-            found.append(value)
-    return found
+            groups.append([value])
+    return [group[-1] for group in groups]
 
 
 def _nearest(bits: float, rates: Sequence[float]) -> float:
