@@ -28,6 +28,7 @@ LAYERS = (
     {"detail"},
     {"budget"},
     {"convert", "charges", "plan"},
+    {"model"},
     {"inspect", "compare"},
     {"report"},
     {"compare_report"},

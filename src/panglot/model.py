@@ -1,0 +1,455 @@
+"""The model: one decoder-only transformer over integers, which never learns what a modality is.
+
+It is the dense block of Qwen3 (arXiv 2505.09388) exactly: RMSNorm before each part (arXiv 1910.07467), rotary positions
+(arXiv 2104.09864, halves split as in Hugging Face's code), grouped-query attention (arXiv 2305.13245) with RMSNorm on
+every query and key, SwiGLU (arXiv 2002.05202), no biases, input and output embeddings tied. Parameters have the names
+of `Qwen3ForCausalLM`, so `state_dict()` is a stock checkpoint.
+
+Two ways lead through it. `forward` is for training: whole rows, several samples a row, gradients. `prefill` and `step`
+are for generation: a `Cache` of fixed size, and weights fused for few tokens at a time (`_Fused`).
+
+Not here: which ids are legal and how one is chosen (generation), files (`panglot.checkpoint`), losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIZES = {
+    "mini": {"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "head_dim": 64, "inner": 704, "positions": 4096},
+    "small": {"width": 384, "layers": 10, "heads": 6, "kv_heads": 2, "head_dim": 64, "inner": 1024, "positions": 4096},
+    "base": {"width": 640, "layers": 16, "heads": 10, "kv_heads": 5, "head_dim": 64, "inner": 1728, "positions": 4096},
+}
+
+_CHUNK = 256  # slots that prefill computes at once: bounds the attention mask of long prompts
+_MASKED = -1e9  # not -inf, because a row of nothing but padding would become NaN and spread
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a `Transformer`. `positions` is the longest context; `inner` the width inside SwiGLU."""
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    positions: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        sizes = (self.vocab_size, self.width, self.layers, self.heads, self.kv_heads, self.inner, self.positions)
+        if min(sizes) < 1 or self.head_dim < 2 or self.head_dim % 2 or self.heads % self.kv_heads:
+            raise ValueError(
+                f"no such model: every size is 1 or more, head_dim even, heads a multiple of kv_heads, not {self}"
+            )
+
+    @classmethod
+    def sized(cls, name: str, vocab_size: int) -> ModelConfig:
+        """The shape called "mini", "small" or "base". Raises ValueError for another name."""
+        if name not in SIZES:
+            raise ValueError(f"no model size {name!r}; there are {', '.join(SIZES)}")
+        return cls(vocab_size, **SIZES[name])
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights; the embedding counts once."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer = self.width * (2 * queries + 2 * keys + 3 * self.inner + 2) + 2 * self.head_dim
+        return self.vocab_size * self.width + self.layers * layer + self.width
+
+    def to_qwen3(self, *, bos: int | None = None, eos: int | None = None, pad: int | None = None) -> dict[str, Any]:
+        """The `config.json` of a stock Qwen3 checkpoint of this shape, in float16."""
+        return {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.inner,
+            "max_position_embeddings": self.positions,
+            "rope_theta": self.rope_theta,
+            "rms_norm_eps": self.norm_eps,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "use_sliding_window": False,
+            "tie_word_embeddings": True,
+            "torch_dtype": "float16",
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+            "pad_token_id": pad,
+        }
+
+    @classmethod
+    def from_qwen3(cls, config: dict[str, Any]) -> ModelConfig:
+        """The shape in a `config.json`. Raises ValueError when it is not a Qwen3 that this module computes."""
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        asked = {
+            "model_type": (config.get("model_type"), "qwen3"),
+            "tie_word_embeddings": (config.get("tie_word_embeddings"), True),
+            "hidden_act": (config.get("hidden_act", "silu"), "silu"),
+            "attention_bias": (config.get("attention_bias", False), False),
+            "use_sliding_window": (config.get("use_sliding_window", False), False),
+            "rope_type": (rope.get("rope_type", "default"), "default"),
+        }
+        for name, (found, wanted) in asked.items():
+            if found != wanted:
+                raise ValueError(f"{name} is {found!r}, must be {wanted!r}")
+        try:
+            return cls(
+                vocab_size=int(config["vocab_size"]),
+                width=int(config["hidden_size"]),
+                layers=int(config["num_hidden_layers"]),
+                heads=int(config["num_attention_heads"]),
+                kv_heads=int(config["num_key_value_heads"]),
+                head_dim=int(config["head_dim"]),
+                inner=int(config["intermediate_size"]),
+                positions=int(config["max_position_embeddings"]),
+                rope_theta=float(rope.get("rope_theta") or config["rope_theta"]),
+                norm_eps=float(config["rms_norm_eps"]),
+            )
+        except KeyError as error:
+            raise ValueError(f"it has no {error}") from None
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.width, queries, bias=False)
+        self.k_proj = nn.Linear(config.width, keys, bias=False)
+        self.v_proj = nn.Linear(config.width, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.width, bias=False)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, T, C]; cos, sin [B, 1, T, D]; mask bool [B, 1, T, T], or None for plain causal attention."""
+        split = (*x.shape[:2], -1, self.config.head_dim)
+        q = _rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), cos, sin)
+        k = _rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), cos, sin)
+        v = self.v_proj(x).view(split).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
+        return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.inner, bias=False)
+        self.up_proj = nn.Linear(config.width, config.inner, bias=False)
+        self.down_proj = nn.Linear(config.inner, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """The parameters that Qwen3's checkpoints have below `model.`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.layers))
+
+
+class Transformer(nn.Module):
+    """Ids in, hidden states out; `logits` turns those into scores of all ids or of a range of them."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        cos, sin = _rotary(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self._fused: _Fused | None = None
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                # What is added to the residual 2 * layers times starts smaller (GPT-2).
+                added = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if added else 0.02)
+
+    @property
+    def embedding(self) -> Tensor:
+        """The embedding matrix [V, C], which is the output matrix too."""
+        return self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        samples: Tensor | None = None,
+        embedding: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states [B, T, C] behind the last norm, each of its own token and those before it.
+
+        ids: int [B, T]. positions: int [B, T], which restart with every sample; without them 0 .. T-1.
+        samples: int [B, T]; a token sees only tokens of the same number. Padding has a negative one (and any legal id).
+        embedding: [V, C] in place of the model's own, for training with a matrix computed from something else.
+        """
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
+        mask = None
+        if samples is not None:
+            mask = (samples[:, None, :, None] == samples[:, None, None, :]).tril()
+        x = F.embedding(ids, self.embedding if embedding is None else embedding)
+        for block in self.model.blocks:
+            x = block(x, cos, sin, mask)
+        return self.model.norm(x)
+
+    def logits(
+        self, hidden: Tensor, start: int = 0, stop: int | None = None, embedding: Tensor | None = None
+    ) -> Tensor:
+        """Scores [..., stop - start] of the ids start .. stop-1 after hidden states [..., C]."""
+        fused = None if embedding is not None or torch.is_grad_enabled() else self._fused
+        if fused is not None and fused.state[0] == _state(self.embedding):
+            return hidden @ fused.head[:, start:stop]
+        return hidden @ (self.embedding if embedding is None else embedding)[start:stop].T
+
+    def cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows of up to `length` tokens, padding included.
+
+        It works with the weights as they are now. Raises ValueError for more tokens than the model has positions.
+        """
+        if length > self.config.positions:
+            raise ValueError(f"a cache of {length} tokens, but the model has {self.config.positions} positions")
+        with torch.inference_mode():
+            return Cache(self._fuse(), batch, length)
+
+    @torch.inference_mode()
+    def prefill(self, rows: Sequence[Tensor], cache: Cache) -> Tensor:
+        """Append each row's ids (int [n], n >= 1, each row its own n); hidden states [B, C] of the last ones.
+
+        Rows are padded on the left, so that all end at the same slot of the cache; they take as many slots as the
+        longest. Raises ValueError when they do not fit.
+        """
+        counts = [len(row) for row in rows]
+        if len(rows) != cache.batch or min(counts) < 1:
+            raise ValueError(f"{len(rows)} rows of {counts} ids for a cache of {cache.batch} rows")
+        ids = cache.keys.new_zeros((len(rows), max(counts)), dtype=torch.int64)
+        for line, row in zip(ids, rows, strict=True):
+            line[len(line) - len(row) :] = row
+        padding = max(counts) - torch.tensor(counts, device=ids.device)
+        for start in range(0, ids.shape[1], _CHUNK):
+            part = ids[:, start : start + _CHUNK]
+            hidden = _extend(cache, F.embedding(part, self.embedding), (padding - start).clamp(0, part.shape[1]))
+        return hidden[:, -1]
+
+    @torch.inference_mode()
+    def step(self, ids: Tensor, cache: Cache) -> Tensor:
+        """Append n ids to every row (int [B, n]); hidden states [B, n, C]. Raises ValueError when they do not fit."""
+        return _extend(cache, F.embedding(ids, self.embedding), None)
+
+    def _fuse(self) -> _Fused:
+        """Weights for generation, made anew when a parameter has changed since."""
+        if self._fused is None or self._fused.state != [_state(weight) for weight in self.parameters()]:
+            self._fused = _Fused(self)
+        return self._fused
+
+
+class Cache:
+    """Keys and values of what a batch of rows has read so far, in memory of fixed size.
+
+    All rows end at the same slot, `used`. A row with fewer tokens (`lengths`, int64 [B]) has slots of padding, which
+    `bias` (float [B, slots], None while there is no padding) keeps it from seeing.
+    """
+
+    def __init__(self, fused: _Fused, batch: int, length: int) -> None:
+        config = fused.config
+        shape = (config.layers, batch, config.kv_heads, length, config.head_dim)
+        self.fused = fused
+        self.keys, self.values = fused.head.new_zeros(shape), fused.head.new_zeros(shape)
+        self.lengths = torch.zeros(batch, dtype=torch.int64, device=fused.head.device)
+        self.bias: Tensor | None = None
+        self.used = 0
+
+    @property
+    def batch(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def slots(self) -> int:
+        return self.keys.shape[3]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (int [n]), in this order; one may occur several times."""
+        with torch.inference_mode():
+            self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+            self.lengths = self.lengths[rows]
+            self.bias = None if self.bias is None else self.bias[rows]
+
+
+class _Fused:
+    """The weights as generation wants them, where single tokens make every call and every byte count.
+
+    Matrices are stored transposed, which a processor reads up to five times faster for one row (measured for the output
+    matrix); those that read the same input are one. The weights of a norm, and the square root of the size that turns
+    a vector's length into its root mean square, are part of the matrix behind it; the scale of attention is part of
+    the norm of the queries.
+    """
+
+    def __init__(self, model: Transformer) -> None:
+        config = model.config
+        self.config, self.cos, self.sin = config, model.cos, model.sin
+        self.state = [_state(weight) for weight in model.parameters()]
+        root = math.sqrt(config.width)
+        self.layers = []
+        norms = []
+        for layer in model.model.blocks:
+            attention, mlp = layer.self_attn, layer.mlp
+            qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+            gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+            self.layers.append(
+                (
+                    (qkv * layer.input_layernorm.weight * root).T.contiguous(),
+                    attention.o_proj.weight.T.contiguous(),
+                    (gate_up * layer.post_attention_layernorm.weight * root).T.contiguous(),
+                    mlp.down_proj.weight.T.contiguous(),
+                )
+            )
+            q, k = attention.q_norm.weight, attention.k_norm.weight * math.sqrt(config.head_dim)
+            norms.append(torch.cat([q.expand(config.heads, -1), k.expand(config.kv_heads, -1)]))
+        norm = torch.stack(norms)[:, None, None]  # [layers, 1, 1, heads + kv_heads, D]
+        self.norm, self.rolled = norm, norm.roll(config.head_dim // 2, -1)
+        self.last = model.model.norm.weight * root
+        self.head = model.embedding.T.contiguous()
+
+
+def _state(weight: Tensor) -> tuple[int, int]:
+    """What differs when a parameter has been changed or replaced."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def _extend(cache: Cache, x: Tensor, padding: Tensor | None) -> Tensor:
+    """Append x [B, n, C]; hidden states [B, n, C]. The first `padding` (int [B], or None) of each row are no tokens."""
+    fused, config = cache.fused, cache.fused.config
+    batch, n, width = x.shape
+    used = cache.used + n
+    if batch != cache.batch or used > cache.slots:
+        raise ValueError(f"{batch} rows of {used} tokens in a cache of {cache.batch} rows of {cache.slots}")
+    positions = cache.lengths[:, None] + torch.arange(n, device=x.device)
+    if padding is not None and padding.any():
+        positions = (positions - padding[:, None]).clamp(min=0)
+        if cache.bias is None:
+            cache.bias = x.new_zeros(batch, cache.slots)
+        cache.bias[:, cache.used : used] = (torch.arange(n, device=x.device) < padding[:, None]) * _MASKED
+        cache.lengths -= padding
+    mask = _mask(cache, n, used)
+    # One product for all layers: rotation, the norms' weights, the scale of attention.
+    cos = fused.cos[positions][:, :, None] * fused.norm
+    sin = fused.sin[positions][:, :, None] * fused.rolled
+    sin[..., : config.head_dim // 2].neg_()
+    tiny, tiny_head = (math.sqrt(size * config.norm_eps) for size in (width, config.head_dim))
+    mixed, half = config.heads + config.kv_heads, config.head_dim // 2
+    x = x.reshape(batch * n, width).clone()
+    for layer, (qkv, out, gate_up, down) in enumerate(fused.layers):
+        y = torch.mm(x / _length(x, tiny), qkv).view(batch, n, -1, config.head_dim)
+        qk = y[:, :, :mixed]
+        qk = qk / _length(qk, tiny_head)
+        qk = torch.addcmul(qk * cos[layer], qk.roll(half, -1), sin[layer])
+        keys, values = cache.keys[layer], cache.values[layer]
+        keys[:, :, cache.used : used] = qk[:, :, config.heads :].transpose(1, 2)
+        values[:, :, cache.used : used] = y[:, :, mixed:].transpose(1, 2)
+        y = _attend(qk[:, :, : config.heads], keys[:, :, :used], values[:, :, :used], mask)
+        x.addmm_(y, out)
+        y = torch.mm(x / _length(x, tiny), gate_up)
+        gate, up = y.chunk(2, -1)
+        x.addmm_(F.silu(gate).mul_(up), down)
+    cache.used = used
+    cache.lengths += n
+    return (x / _length(x, tiny)).mul_(fused.last).view(batch, n, width)
+
+
+def _length(x: Tensor, tiny: float) -> Tensor:
+    """Length of the last axis; x divided by it is RMSNorm but for a factor, and much faster than F.rms_norm."""
+    return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), x.new_tensor(tiny))
+
+
+def _mask(cache: Cache, n: int, used: int) -> Tensor | None:
+    """What is added to the scores of n new tokens, [B or 1, 1, n or 1, used]; None where nothing is hidden."""
+    mask = None if cache.bias is None else cache.bias[:, None, None, :used]
+    if n > 1:
+        later = torch.full((n, used), _MASKED, device=cache.keys.device, dtype=cache.keys.dtype).triu(used - n + 1)
+        mask = later[None, None] if mask is None else mask + later
+    return mask
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of q [B, n, H, D], scaled already, over k and v [B, K, L, D]: [B * n, H * D]."""
+    batch, n, heads, size = q.shape
+    if n > 1:
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, mask, scale=1.0, enable_gqa=True)
+        return y.transpose(1, 2).reshape(batch * n, heads * size)
+    # The queries of a group are rows of one product; plain products, because they are faster here.
+    k, v = k.flatten(0, 1), v.flatten(0, 1)
+    q = q.reshape(len(k), -1, size)
+    if mask is None:
+        scores = torch.bmm(q, k.transpose(1, 2))
+    else:
+        bias = mask.expand(-1, k.shape[0] // batch, -1, -1).reshape(len(k), 1, -1)
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2))
+    return torch.bmm(scores.softmax(-1), v).view(batch, heads * size)
+
+
+def _rotary(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [positions, D] of every rotation, the two halves of D alike."""
+    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    angles = torch.arange(config.positions, dtype=torch.float32)[:, None] / config.rope_theta**powers
+    angles = torch.cat([angles, angles], -1)
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: x [B, heads, T, D], cos and sin [B or 1, 1, T, D]."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
