@@ -437,6 +437,11 @@ def blocks(samples: int, rate: int) -> int:
     return math.ceil(math.ceil(samples * sp.RATE / rate) / sp.BLOCK)
 
 
+def due_blocks(frames: int, fps: float) -> int:
+    """Blocks of sound (80 ms) that have ended when so many frames have been shown: they follow the part before."""
+    return int(frames / fps / 0.08)
+
+
 def join_audio(pieces: Iterable[Codes]) -> Codes:
     """Consecutive audio codes as one value."""
     parts = list(pieces)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from panglot.media import Audio, Image, Video
-from panglot.tokenizers.audio import AudioTokenizer
+from panglot.tokenizers.audio import AudioTokenizer, due_blocks
 from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int, most_flags
 from panglot.tokenizers.image import ImageTokenizer, strides_down_to, to_pixels, to_tensor
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
@@ -339,7 +339,7 @@ class _Encoder:
         frames = 0
         while self.waiting:
             part, count, end = self.waiting[0]
-            due = int(end / self.fps / 0.08)
+            due = due_blocks(end, self.fps)
             if self.sound is not None and not final and due > self.placed + self.codes.shape[1]:
                 break
             self.waiting.pop(0)
