@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from panglot.model import ModelConfig, Transformer
+from panglot.model import ModelConfig, Transformer, _Packing
 
 CONFIG = ModelConfig(
     vocab_size=97, width=48, layers=3, heads=6, kv_heads=2, head_dim=16, inner=80, positions=600, rope_theta=5000.0
@@ -115,6 +115,15 @@ def test_packed_samples_do_not_see_each_other(model):
     assert hidden.isfinite().all()
     for place in parts:
         assert close(hidden[place], model(row[place][None])[0])
+
+
+def test_both_ways_to_keep_samples_apart(model):
+    samples = torch.tensor([[0, 0, 0, 1, 2, 2, -1, -1], [3, 3, 3, 3, 3, 4, 4, 4]])
+    x = torch.randn(2, 8, CONFIG.width)
+    cos, sin = model.cos[None, :8, None], model.sin[None, :8, None]
+    sparse, dense = (model.model.blocks[0](x, cos, sin, _Packing(samples, dense)) for dense in (False, True))
+    assert close(sparse, dense)
+    assert not close(sparse, model.model.blocks[0](x, cos, sin, None))
 
 
 def test_another_embedding(model):
