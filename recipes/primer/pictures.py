@@ -1,0 +1,242 @@
+"""Pictures of the primer, 64 x 64: emoji on coloured grounds, crops of photographs, digits, and still scenes.
+
+Functions that draw take a random generator and return an Image; functions called `plan_...` list the files of a set.
+Not here: what moves (`clips`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from concepts import BY_WORD, CONCEPTS, Concept
+from items import Item, Source, generator, slug, sources
+from PIL import Image as Pillow
+from PIL import ImageFilter
+from scenes import COLOURS, COUNTS, Scene, forbidden, grid
+
+from panglot.media import Image
+
+SIDE = 64
+EMOJI_TRAIN, EMOJI_HELD = 20, 3
+PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 160, 4
+DIGITS_TRAIN, DIGITS_HELD = 100, 10
+SCENES_TRAIN = 3
+
+Colour = Sequence[int] | np.ndarray
+Generator = np.random.Generator
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Drawing
+
+
+@cache
+def stamp(path: Path, size: int) -> Pillow.Image:
+    """An emoji or a tile as RGBA, `size` pixels square."""
+    with Pillow.open(path) as image:
+        return image.convert("RGBA").resize((size, size), Pillow.Resampling.LANCZOS)
+
+
+def colour(rng: Generator, avoid: Sequence[Colour] = ()) -> np.ndarray:
+    """A random RGB colour at a distance from every colour in `avoid`."""
+    while True:
+        found = rng.integers(0, 256, 3)
+        if all(np.linalg.norm(found - np.asarray(other)) > 110 for other in avoid):
+            return found
+
+
+def ground(rng: Generator, avoid: Sequence[Colour] = ()) -> Pillow.Image:
+    """A plain ground, or one that goes from one random colour to another in a random direction."""
+    first, second = colour(rng, avoid), colour(rng, avoid)
+    if rng.random() < 0.45:
+        return Pillow.new("RGB", (SIDE, SIDE), tuple(int(v) for v in first))
+    angle = rng.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1) - 0.5
+    along = x * math.cos(angle) + y * math.sin(angle)
+    mix = ((along - along.min()) / np.ptp(along))[..., None]
+    return Pillow.fromarray((first * (1 - mix) + second * mix).round().astype(np.uint8))
+
+
+def blurred(path: Path, rng: Generator) -> Pillow.Image:
+    """A photograph out of focus, as a ground."""
+    with Pillow.open(path) as image:
+        square = crop(image.convert("RGB"), rng)
+    return square.filter(ImageFilter.GaussianBlur(4))
+
+
+def near(rgb: Colour, rng: Generator, jitter: int = 8) -> tuple[int, int, int]:
+    """A shade of a colour: nobody's red is always the same red."""
+    r, g, b = np.clip(np.asarray(rgb) + rng.integers(-jitter, jitter + 1, 3), 0, 255)
+    return int(r), int(g), int(b)
+
+
+def paste(canvas: Pillow.Image, drawing: Pillow.Image, x: float, y: float) -> None:
+    """Put a drawing with its upper left corner at (x, y), in pixels."""
+    canvas.paste(drawing, (round(x), round(y)), drawing)
+
+
+def crop(image: Pillow.Image, rng: Generator | None, least: float = 0.75) -> Pillow.Image:
+    """A 64 x 64 picture from the centre, or with a generator from a random square of `least` to 1 of the short side."""
+    scale = 1.0 if rng is None else rng.uniform(least, 1.0)
+    edge = scale * min(image.size)
+    left, top = (((v - edge) * (0.5 if rng is None else rng.random())) for v in image.size)
+    box = (left, top, left + edge, top + edge)
+    return image.resize((SIDE, SIDE), Pillow.Resampling.LANCZOS, box=box)
+
+
+def emoji(path: Path, mirror: bool, avoid: Sequence[Colour], rng: Generator) -> Image:
+    """One emoji, 44 to 62 pixels large, near the centre of a random ground."""
+    canvas = ground(rng, avoid)
+    size = int(rng.integers(44, 63))
+    drawing = stamp(path, size)
+    if mirror and rng.random() < 0.5:
+        drawing = drawing.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
+    room = (SIDE - size) / 2
+    x, y = room + rng.uniform(-1, 1, 2) * (room + 2)
+    paste(canvas, drawing, x, y)
+    return Image(np.asarray(canvas))
+
+
+def photo(path: Path, plain: bool, mirror: bool, rng: Generator) -> Image:
+    """A square of a photograph: the centre if plain, else cut, lit and perhaps mirrored at random."""
+    with Pillow.open(path) as image:
+        square = crop(image.convert("RGB"), None if plain else rng)
+    pixels = np.asarray(square).astype(np.float32)
+    if not plain:
+        if mirror and rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        mean = pixels.mean()
+        pixels = (pixels - mean) * rng.uniform(0.85, 1.15) + mean + rng.uniform(-16, 16)
+    return Image(np.ascontiguousarray(pixels.round().clip(0, 255).astype(np.uint8)))
+
+
+def written(path: Path, rng: Generator) -> Image:
+    """A handwritten digit, white on black, enlarged to the whole picture."""
+    with Pillow.open(path) as image:
+        large = image.convert("RGB").resize((SIDE, SIDE), Pillow.Resampling.BICUBIC)
+    return Image(np.asarray(large))
+
+
+def scene(path: Path, shown: Scene, rng: Generator) -> Image:
+    """One object of 32 pixels at a place, or several of 24 pixels, on a plain colour."""
+    canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
+    if shown.relation == "place":
+        x, y = rng.uniform(13, 19, 2)
+        edge = {"left": (1, y), "right": (31, y), "top": (x, 1), "bottom": (x, 31)}[shown.value]
+        dx, dy = rng.uniform(-1, 3), rng.uniform(-1, 3)
+        sign = 1 if shown.value in ("left", "top") else -1
+        along = (sign * dx, 0.0) if shown.value in ("left", "right") else (0.0, sign * dy)
+        paste(canvas, stamp(path, 32), edge[0] + along[0], edge[1] + along[1])
+    else:
+        for corner in rng.permutation(4)[: COUNTS[shown.value]]:
+            x, y = rng.uniform(1, 7, 2)
+            paste(canvas, stamp(path, 24), x + 32 * (corner % 2), y + 32 * (corner // 2))
+    return Image(np.asarray(canvas))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Planning
+
+
+def emoji_path(data: Path, concept: Concept, style: str) -> Path:
+    return data / "train" / style / f"{concept.emoji}.png"
+
+
+def held_out_colours(word: str) -> list[Colour]:
+    """Colours that no training file may show behind this object."""
+    found = forbidden(word)
+    return [COLOURS[found["colour"]]] if found else []
+
+
+def plan_emoji(data: Path, split: str) -> Iterator[Item]:
+    """Every concept in each style on grounds of its own."""
+    for concept in CONCEPTS:
+        if concept.emoji is None:
+            continue
+        avoid = held_out_colours(concept.word) if split == "train" else []
+        for style in concept.styles:
+            for n in range(EMOJI_TRAIN if split == "train" else EMOJI_HELD):
+                row = {"text": concept.word, "kind": "draw it", "source": f"{style} {concept.emoji}"}
+                row |= {"concept": concept.word, "style": style}
+                make = partial(emoji, emoji_path(data, concept, style), concept.mirror, avoid)
+                yield Item(f"{split}/emoji/{slug(concept.word)}/{style}_{n:02}.png", row, make)
+
+
+def photo_sources(data: Path, split: str, concept: Concept) -> list[Source]:
+    found = []
+    for name in concept.photos:
+        folder, label = name.split("/")
+        found += [source for source in sources(data, split, folder) if source.row["label"] == label]
+    return found
+
+
+def _row(source: Source, word: str, kind: str, style: str, variant: int) -> dict:
+    names = {"text": word, "kind": kind, "source": source.credit, "concept": word, "style": style}
+    return names | {"origin": source.origin, "variant": variant}
+
+
+def plan_photos(data: Path, split: str, seed: int) -> Iterator[Item]:
+    """Photographs (a plain crop and up to three others in training), hands and handwriting."""
+    for concept in CONCEPTS:
+        found = photo_sources(data, split, concept)
+        order = generator(seed, split, "photos", concept.word).permutation(len(found))[:PHOTOS_A_CONCEPT]
+        variants = min(VARIANTS, PICTURES_A_CONCEPT // max(len(order), 1)) if split == "train" else 1
+        for i in sorted(order):
+            source = found[i]
+            name = f"{split}/photos/{slug(concept.word)}/{source.set}_{source.path.parent.name}_{source.path.stem}"
+            for n in range(variants):
+                row = _row(source, concept.word, "photo", "photo", n)
+                yield Item(f"{name}_{n}.png", row, partial(photo, source.path, n == 0, concept.mirror))
+        if concept.digit is not None:
+            yield from _digits(data, split, seed, concept)
+
+
+def digit_sources(data: Path, split: str, seed: int, name: str, digit: int) -> list[Source]:
+    """The chosen hands (`signdigits`) or handwritten digits (`mnist`)."""
+    found = [source for source in sources(data, split, name) if source.row["label"] == digit]
+    count = DIGITS_TRAIN if split == "train" else DIGITS_HELD
+    return [found[i] for i in sorted(generator(seed, split, name, digit).permutation(len(found))[:count])]
+
+
+def _digits(data: Path, split: str, seed: int, concept: Concept) -> Iterator[Item]:
+    assert concept.digit is not None
+    for source in digit_sources(data, split, seed, "signdigits", concept.digit):
+        for n in range(2 if split == "train" else 1):
+            row = _row(source, concept.word, "hand sign", "hand", n)
+            name = f"{split}/photos/{concept.word}/hand_{source.path.stem}_{n}.png"
+            yield Item(name, row, partial(photo, source.path, n == 0, False))
+    for source in digit_sources(data, split, seed, "mnist", concept.digit):
+        row = _row(source, concept.word, "write it", "handwriting", 0)
+        yield Item(f"{split}/photos/{concept.word}/written_{source.path.stem}.png", row, partial(written, source.path))
+
+
+def scene_row(shown: Scene, kind: str, style: str) -> dict:
+    names = {"text": shown.text, "kind": kind, "source": f"{style} {BY_WORD[shown.object].emoji}"}
+    names |= {"concept": shown.object, "style": style, "colour": shown.colour, shown.relation: shown.value}
+    return names | {"seen": not shown.unseen, "unseen": ", ".join(shown.unseen)}
+
+
+def chosen_scenes(relation: str, split: str, seed: int) -> list[Scene]:
+    """Training: all seen combinations. Held: all never-seen ones and as many seen ones, drawn at random."""
+    seen = [s for s in grid(relation) if not s.unseen]
+    if split == "train":
+        return seen
+    new = [s for s in grid(relation) if s.unseen]
+    order = generator(seed, split, relation).permutation(len(seen))[: len(new)]
+    return new + [seen[i] for i in sorted(order)]
+
+
+def plan_scenes(data: Path, split: str, seed: int) -> Iterator[Item]:
+    """Still scenes: one object at a place, or two to four of them."""
+    for relation in ("place", "count"):
+        for shown in chosen_scenes(relation, split, seed):
+            first = int(generator(seed, split, shown.text).integers(2))
+            for n in range(SCENES_TRAIN if split == "train" else 1):
+                style = ("noto", "fxemoji")[(first + n) % 2]
+                row = scene_row(shown, "scene", style)
+                name = f"{split}/scenes/{relation}/{slug(shown.text).replace(',', '')}_{n}.png"
+                yield Item(name, row, partial(scene, emoji_path(data, BY_WORD[shown.object], style), shown))
