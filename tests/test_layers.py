@@ -32,6 +32,7 @@ LAYERS = (
     {"detail"},
     {"budget"},
     {"convert", "charges", "plan"},
+    {"decoding"},
     {"model"},
     {"inspect", "compare"},
     {"report"},

@@ -6,7 +6,7 @@ every query and key, SwiGLU (arXiv 2002.05202), no biases, input and output embe
 of `Qwen3ForCausalLM`, so `state_dict()` is a stock checkpoint.
 
 Two ways lead through it. `forward` is for training: whole rows, several samples a row, gradients. `prefill` and `step`
-are for generation: a `Cache` of fixed size, and weights fused for few tokens at a time (`_Fused`).
+are for generation, with a `Cache`, and compute the same in another way (`panglot.decoding`).
 
 Not here: which ids are legal and how one is chosen (generation), files (`panglot.checkpoint`), losses.
 """
@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from panglot.decoding import Cache, Fused, extend
+
 SIZES = {
     "mini": {"width": 256, "layers": 6, "heads": 4, "kv_heads": 2, "head_dim": 64, "inner": 704, "positions": 4096},
     "small": {"width": 384, "layers": 10, "heads": 6, "kv_heads": 2, "head_dim": 64, "inner": 1024, "positions": 4096},
@@ -30,7 +32,6 @@ SIZES = {
 }
 
 _CHUNK = 256  # slots that prefill computes at once: bounds the attention mask of long prompts
-_MASKED = -1e9  # not -inf, because a row of nothing but padding would become NaN and spread
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class Transformer(nn.Module):
         cos, sin = _rotary(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        self._fused: _Fused | None = None
+        self._fused: tuple[list[tuple[int, int]], Fused] | None = None
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 # What is added to the residual 2 * layers times starts smaller (GPT-2).
@@ -277,9 +278,10 @@ class Transformer(nn.Module):
         self, hidden: Tensor, start: int = 0, stop: int | None = None, embedding: Tensor | None = None
     ) -> Tensor:
         """Scores [..., stop - start] of the ids start .. stop-1 after hidden states [..., C]."""
-        fused = None if embedding is not None or torch.is_grad_enabled() else self._fused
-        if fused is not None and fused.state[0] == _state(self.embedding):
-            return hidden @ fused.head[:, start:stop]
+        if embedding is None and self._fused is not None and not torch.is_grad_enabled():
+            state, fused = self._fused
+            if state[0] == _state(self.embedding):
+                return hidden @ fused.head[:, start:stop]
         return hidden @ (self.embedding if embedding is None else embedding)[start:stop].T
 
     def cache(self, batch: int, length: int) -> Cache:
@@ -309,171 +311,26 @@ class Transformer(nn.Module):
         for start in range(0, ids.shape[1], _CHUNK):
             part = ids[:, start : start + _CHUNK]
             here = None if padding is None else (padding - start).clamp(0, part.shape[1])
-            hidden = _extend(cache, F.embedding(part, self.embedding), here)
+            hidden = extend(cache, F.embedding(part, self.embedding), here)
         return hidden[:, -1]
 
     @torch.inference_mode()
     def step(self, ids: Tensor, cache: Cache) -> Tensor:
         """Append n ids to every row (int [B, n]); hidden states [B, n, C]. Raises ValueError when they do not fit."""
-        return _extend(cache, F.embedding(ids, self.embedding), None)
+        return extend(cache, F.embedding(ids, self.embedding), None)
 
-    def _fuse(self) -> _Fused:
+    def _fuse(self) -> Fused:
         """Weights for generation, made anew when a parameter has changed since."""
-        if self._fused is None or self._fused.state != [_state(weight) for weight in self.parameters()]:
-            self._fused = _Fused(self)
-        return self._fused
-
-
-class Cache:
-    """Keys and values of what a batch of rows has read so far, in memory of fixed size.
-
-    All rows end at the same slot, `used`. A row with fewer tokens (`lengths`, int64 [B]) has slots of padding, which
-    `bias` (float [B, slots], None while there is no padding) keeps it from seeing.
-    """
-
-    def __init__(self, fused: _Fused, batch: int, slots: int) -> None:
-        config = fused.config
-        # [layers, keys or values, B, kv_heads, slots, head_dim]
-        self.pairs = fused.head.new_zeros(config.layers, 2, batch, config.kv_heads, slots, config.head_dim)
-        self.lengths = torch.zeros(batch, dtype=torch.int64, device=self.pairs.device)
-        self.bias: Tensor | None = None
-        self.used = 0
-        self.fused = fused
-
-    @property
-    def batch(self) -> int:
-        return self.pairs.shape[2]
-
-    @property
-    def slots(self) -> int:
-        return self.pairs.shape[4]
-
-    @torch.inference_mode()
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (int [n]), in this order; one may occur several times."""
-        self.pairs, self.lengths = self.pairs[:, :, rows], self.lengths[rows]
-        self.bias = None if self.bias is None else self.bias[rows]
-
-
-class _Fused:
-    """The weights as generation wants them, where one token a row makes every call and every byte count.
-
-    Matrices are stored transposed, which a processor reads up to three times faster for one row (measured for the
-    output matrix); those that read the same input are one. The weights of a norm, and the root of the size that turns a
-    vector's length into its root mean square, are part of the matrix behind it. Heads are in groups: those of the
-    queries that share a key, the key, its value.
-    """
-
-    def __init__(self, model: Transformer) -> None:
-        config = self.config = model.config
-        self.state = [_state(weight) for weight in model.parameters()]
-        self.cos, self.sin = model.cos, model.sin
-        self.layers, norms, root = [], [], math.sqrt(config.width)
-        for layer in model.model.blocks:
-            attention, mlp = layer.self_attn, layer.mlp
-            q, k, v = (p.weight for p in (attention.q_proj, attention.k_proj, attention.v_proj))
-            heads = [w.view(config.kv_heads, -1, config.head_dim, config.width) for w in (q, k, v)]
-            qkv = torch.cat(heads, 1).flatten(0, 2) * layer.input_layernorm.weight * root
-            gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-            gate_up = gate_up * layer.post_attention_layernorm.weight * root
-            matrices = qkv, attention.o_proj.weight, gate_up, mlp.down_proj.weight
-            self.layers.append([matrix.T.contiguous() for matrix in matrices])
-            # The root of the size belongs to both; the scale of attention takes it away from one.
-            norm = attention.q_norm.weight, attention.k_norm.weight * math.sqrt(config.head_dim)
-            norms.append(torch.stack([*norm[:1] * (config.heads // config.kv_heads), norm[1]]))
-        self.norm = torch.stack(norms)[:, None, None, None]  # [layers, 1, 1, 1, group + 1, D]
-        self.rolled = self.norm.roll(config.head_dim // 2, -1)
-        self.rolled[..., : config.head_dim // 2].neg_()
-        self.last = model.model.norm.weight * root
-        self.head = model.embedding.T.contiguous()
-        self.tiny = self.head.new_tensor(math.sqrt(config.width * config.norm_eps))
-        self.tiny_head = self.head.new_tensor(math.sqrt(config.head_dim * config.norm_eps))
+        state = [_state(weight) for weight in self.parameters()]
+        if self._fused is None or self._fused[0] != state:
+            weights = dict(self.named_parameters())
+            self._fused = state, Fused(weights, self.cos, self.sin, self.config.norm_eps)
+        return self._fused[1]
 
 
 def _state(weight: Tensor) -> tuple[int, int]:
     """What differs when a parameter has been changed or replaced."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
-
-
-def _extend(cache: Cache, x: Tensor, padding: Tensor | None) -> Tensor:
-    """Append x [B, n, C]; hidden states [B, n, C]. The first `padding` (int [B], or None) of each row are no tokens."""
-    fused, config, start = cache.fused, cache.fused.config, cache.used
-    batch, n, width = x.shape
-    stop = start + n
-    if batch != cache.batch or stop > cache.slots:
-        raise ValueError(f"{batch} rows of {stop} tokens in a cache of {cache.batch} rows of {cache.slots}")
-    positions = cache.lengths[:, None] + torch.arange(n, device=x.device)
-    if padding is not None:
-        positions = (positions - padding[:, None]).clamp(min=0)
-        if cache.bias is None:
-            cache.bias = x.new_zeros(batch, cache.slots)
-        cache.bias[:, start:stop] = (torch.arange(n, device=x.device) < padding[:, None]) * _MASKED
-        cache.lengths -= padding
-    mask = _mask(cache, n, stop)
-    # What a step needs in all layers is made once: rotations (with the norms' weights), buffers, views.
-    cos = (fused.cos[positions][:, :, None, None] * fused.norm).unbind()
-    sin = (fused.sin[positions][:, :, None, None] * fused.rolled).unbind()
-    written = cache.pairs[:, :, :, :, start:stop].unbind()
-    keys, values = (pair.unbind() for pair in cache.pairs[:, :, :, :, :stop].unbind(1))
-    x = x.reshape(batch * n, width).clone()
-    y = x.new_empty(batch * n, fused.layers[0][0].shape[1])
-    heads = y.view(batch, n, config.kv_heads, -1, config.head_dim)
-    group, half = heads.shape[3] - 2, config.head_dim // 2
-    q, qk, pair = heads[..., :group, :], heads[..., : group + 1, :], heads[..., group:, :].permute(3, 0, 2, 1, 4)
-    normed = torch.empty_like(x)
-    inner = x.new_empty(batch * n, 2 * config.inner)
-    gate, up = inner.chunk(2, 1)
-    for layer, (qkv, out, gate_up, down) in enumerate(fused.layers):
-        torch.div(x, _length(x, fused.tiny), out=normed)
-        torch.mm(normed, qkv, out=y)
-        qk.div_(_length(qk, fused.tiny_head))
-        other = qk.roll(half, -1)
-        qk.mul_(cos[layer]).addcmul_(other, sin[layer])
-        written[layer].copy_(pair)
-        x.addmm_(_attend(q, keys[layer], values[layer], mask), out)
-        torch.div(x, _length(x, fused.tiny), out=normed)
-        torch.mm(normed, gate_up, out=inner)
-        x.addmm_(F.silu(gate).mul_(up), down)
-    cache.used = stop
-    cache.lengths += n
-    return (x / _length(x, fused.tiny)).mul_(fused.last).view(batch, n, width)
-
-
-def _length(x: Tensor, tiny: Tensor) -> Tensor:
-    """Length of the last axis; x divided by it is RMSNorm but for a factor, and much faster than F.rms_norm."""
-    return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), tiny)
-
-
-def _mask(cache: Cache, n: int, used: int) -> Tensor | None:
-    """What is added to the scores of n new tokens, [B or 1, 1, n or 1, used]; None where nothing is hidden."""
-    mask = None if cache.bias is None else cache.bias[:, None, None, :used]
-    if n > 1:
-        later = cache.pairs.new_full((n, used), _MASKED).triu(used - n + 1)
-        mask = later[None, None] if mask is None else mask + later
-    return mask
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of q [B, n, K, G, D], scaled already, over k and v [B, K, L, D]: [B * n, K * G * D]."""
-    batch, n, kv_heads = q.shape[:3]
-    if n > 1:
-        y = F.scaled_dot_product_attention(q.flatten(2, 3).transpose(1, 2), k, v, mask, scale=1.0, enable_gqa=True)
-        return y.transpose(1, 2).reshape(batch * n, -1)
-    # The queries of a group are rows of one product. Plain products are faster here than the library's attention.
-    q, k, v = q.flatten(0, 2), k.flatten(0, 1), v.flatten(0, 1)
-    if mask is None:
-        scores = torch.bmm(q, k.mT)
-    else:
-        scores = torch.baddbmm(mask.expand(-1, kv_heads, -1, -1).flatten(0, 1), q, k.mT)
-    return torch.bmm(scores.softmax(-1), v).view(batch, -1)
-
-
-def _rotary(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [positions, D] of every rotation, the two halves of D alike."""
-    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    angles = torch.arange(config.positions, dtype=torch.float32)[:, None] / config.rope_theta**powers
-    angles = torch.cat([angles, angles], -1)
-    return angles.cos(), angles.sin()
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -487,3 +344,11 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions: x [B, T, heads, D], cos and sin [B or 1, T, 1, D]."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin
+
+
+def _rotary(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [positions, D] of every rotation, the two halves of D alike."""
+    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    angles = torch.arange(config.positions, dtype=torch.float32)[:, None] / config.rope_theta**powers
+    angles = torch.cat([angles, angles], -1)
+    return angles.cos(), angles.sin()
