@@ -25,6 +25,7 @@ LAYERS = (
     {"layout"},
     {"grammar"},
     {"stream"},
+    {"fitting"},
     {"measure"},
     {"peers", "regions"},
     {"linear", "classical"},
@@ -34,12 +35,19 @@ LAYERS = (
     {"convert", "charges", "plan"},
     {"decoding"},
     {"model"},
+    {"checkpoint"},
+    {"generate"},
+    {"mixing"},
+    {"learning"},
+    {"muon"},
+    {"train"},
+    {"pretrain"},
     {"inspect", "compare"},
     {"report"},
     {"compare_report"},
     {"panglot"},
     {"_terminal"},
-    {"cli", "train", "testing"},
+    {"cli", "testing"},
 )
 """Bottom first. A module may import from below, and from its own layer where the layer has several modules by design.
 The top layer are edges: nothing imports them."""

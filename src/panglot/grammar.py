@@ -3,8 +3,8 @@
     sample := <bos> (segment | <ask> | <give>)* <eos>
 
 It is written as coroutines. Each yields an `Ask`, which says what may come next, is sent the symbol that came, and in
-the end returns what it has read. So one text serves to read a stream, to mask what a model samples, and to keep budgets:
-whatever is sampled under the masks is a valid medium. `Cursor` runs them on ids.
+the end returns what it has read. So one text serves to read a stream, to mask what a model samples, and to keep
+budgets: whatever is sampled under the masks is a valid medium. `Cursor` runs them on ids.
 
     text   := <text> token* <end>
     image  := <image> budget height width level*
@@ -14,8 +14,8 @@ whatever is sampled under the masks is a valid medium. `Cursor` runs them on ids
     part   := image level* | change span level* | same hold | stop
 
 Codes of sound stand in the order of time, the codes of a block together. In a video those that are due by the end of a
-part follow it, so that picture and sound stay together; which are due follows from the header. A budget bounds the codes
-and split flags of its segment: a symbol after which the budget could not be kept is not legal.
+part follow it, so that picture and sound stay together; which are due follows from the header. A budget bounds the
+codes and split flags of its segment: a symbol after which the budget could not be kept is not legal.
 
 Not here: codes to ids (`panglot.stream`), choosing among legal ids (`panglot.generate`).
 """
@@ -98,7 +98,7 @@ class Grammar:
         return Codes("text", {}, {"text": np.array(found, np.int32)})
 
     def _image(self) -> Reader:
-        left = yield from self._budget(1)
+        left = yield from self._budget()
         height = yield from _number("height", 1, self.bounds.pixels)
         width = yield from _number("width", 1, self.bounds.pixels // height)
         return (yield from self._picture(height, width, left))[0]
@@ -117,7 +117,7 @@ class Grammar:
         return Codes("image", header, arrays), left
 
     def _audio(self) -> Reader:
-        left = yield from self._budget(1)
+        left = yield from self._budget()
         rate = yield from self._rate(silent=False)
         depth = yield Ask("number", tuple(range(self.layout.depth + 1)), "depth")
         most = min(self.bounds.samples, _samples(left // depth if depth else left * RUN, rate))
@@ -146,7 +146,7 @@ class Grammar:
         )
 
     def _video(self) -> Reader:
-        left = yield from self._budget(1)
+        left = yield from self._budget()
         height = yield from _number("height", 1, min(self.bounds.pixels, MAX_FRAME_PIXELS))
         width = yield from _number("width", 1, min(self.bounds.pixels, MAX_FRAME_PIXELS) // height)
         frames = yield from _number("frames", 1, self.bounds.frames)
@@ -197,11 +197,11 @@ class Grammar:
         more, left = yield from _level_arrays("change", strides, size, left - 1, symbol)
         return Codes("change", {}, arrays | more), span + 1, left
 
-    def _budget(self, least: int) -> Reader:
+    def _budget(self) -> Reader:
         """The segment's budget: at most how many codes and flags. Returns it in tokens."""
         top = self.bounds.tokens
-        legal = tuple(i for i, n in enumerate(BUDGETS) if least <= n <= top or (i and BUDGETS[i - 1] < least <= n))
-        return BUDGETS[(yield Ask("budget", legal, "budget"))]
+        symbol = yield Ask("budget", tuple(i for i in range(1, len(BUDGETS)) if BUDGETS[i - 1] < top), "budget")
+        return min(top, BUDGETS[symbol])
 
     def _rate(self, silent: bool) -> Reader:
         """A sampling rate in Hz, or None for no sound."""
@@ -286,7 +286,7 @@ def _levels(
 
 
 def _level_arrays(kind: str, strides: tuple[int, ...], size: tuple[int, int], left: int, symbol: int) -> Reader:
-    """The arrays of the levels, the first of which begins with `symbol`. Returns them and what is left of the budget."""
+    """The arrays of the levels, the first of which begins with `symbol`, and what is left of the budget."""
     arrays: dict[str, np.ndarray] = {}
     before: np.ndarray | None = None
     for i, stride in enumerate(strides):

@@ -1,8 +1,8 @@
 """The alphabets of all tokenizers in one id space: which id means which symbol.
 
 A `Layout` is derived once from the tokenizers and from what of them a model is to use, and travels with every data set
-and checkpoint. Text comes first, so that its ids are those of the text tokenizer itself; then the mark that ends a text,
-the other marks, the alphabets of headers, and the media.
+and checkpoint. Text comes first, so that its ids are those of the text tokenizer itself; then the mark that ends a
+text, the other marks, the alphabets of headers, and the media.
 
 Not here: in which order symbols may come (`panglot.grammar`), and media to ids (`panglot.stream`).
 """
@@ -25,7 +25,7 @@ NUMBER = Alphabet("number", 512)
 """Whole numbers in base 256, most significant digit first: 256 + digit while more digits follow, the last one bare."""
 
 BUDGETS = (0, *sorted({round(2 ** (k / 2)) for k in range(61)}))
-"""A segment's budget: symbol b says that its codes and flags are at most BUDGETS[b] tokens, and more than the one before."""
+"""A segment's budget: symbol b says that its codes and flags are at most BUDGETS[b] tokens."""
 
 RATES = (0, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
 """Sampling rates in Hz that have a symbol; symbol 0 says that the rate follows as a number, len(RATES) that there is no

@@ -25,7 +25,7 @@ Part = Codes | str
 
 
 def pack(parts: Iterable[Part], layout: Layout) -> np.ndarray:
-    """A whole sample, from bos to eos: int32 [N]. Raises CodesError where codes do not fit the layout or the grammar."""
+    """A whole sample, from bos to eos: int32 [N]. Raises CodesError where codes do not fit the layout."""
     found = [mark(layout, "bos")]
     for part in parts:
         found.append(mark(layout, part) if isinstance(part, str) else pack_segment(part, layout))
@@ -52,12 +52,11 @@ def pack_segment(codes: Codes, layout: Layout) -> np.ndarray:
 def unpack(ids: Sequence[int] | np.ndarray, layout: Layout) -> list[Part]:
     """The parts of one whole sample. Raises CodesError, which names the first id that cannot be, and where."""
     cursor = Cursor(layout, Grammar(layout).sample())
-    at = 0
-    try:
-        for at, token in enumerate(np.asarray(ids).tolist()):
+    for at, token in enumerate(np.asarray(ids).tolist()):
+        try:
             cursor.push(token)
-    except CodesError as fault:
-        raise CodesError(f"position {at} of {len(ids)}: {fault}") from None
+        except CodesError as fault:
+            raise CodesError(f"position {at} of {len(ids)}: {fault}") from None
     if not cursor.done:
         raise CodesError(f"the stream ends after {len(ids)} ids, in the middle of a sample")
     return cursor.result  # type: ignore[return-value]

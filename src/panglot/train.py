@@ -24,6 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from panglot.muon import Muon
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -48,22 +50,17 @@ class TrainError(RuntimeError):
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the matrices and AdamW for vectors and convolutions."""
+    """AdamW for all parameters, or Muon for the matrices and AdamW for vectors, convolutions and embeddings."""
     matrices, rest = [], []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            muon = schedule.muon_lr > 0 and parameter.ndim == 2 and min(parameter.shape) >= 16
-            (matrices if muon else rest).append(parameter)
+    for owner in model.modules():
+        table = isinstance(owner, nn.Embedding | nn.ParameterDict)
+        for parameter in owner.parameters(recurse=False):
+            if parameter.requires_grad:
+                matrix = not table and parameter.ndim == 2 and min(parameter.shape) >= 16
+                (matrices if schedule.muon_lr > 0 and matrix else rest).append(parameter)
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(
-            torch.optim.Muon(
-                matrices,
-                lr=schedule.muon_lr,
-                weight_decay=schedule.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        made.append(Muon(matrices, lr=schedule.muon_lr, weight_decay=schedule.weight_decay))
     if rest:
         made.append(torch.optim.AdamW(rest, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=schedule.weight_decay))
     return made
@@ -109,6 +106,8 @@ def fit(
             if save or (step + 1) % 20 == 0:
                 rate = (step + 1 - start) / (time.perf_counter() - began)
                 row = {"step": step + 1, "steps_per_s": round(rate, 3), **{k: round(v, 4) for k, v in mean.items()}}
+                if "tokens" in mean:
+                    row["tokens_per_s"] = round(mean["tokens"] * rate, 1)
                 progress.update(task, completed=step + 1, figures=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
                 if save:
                     _save(model, opts, schedule, step + 1, run)
@@ -127,7 +126,7 @@ def _step(model, data, loss, opts, schedule: Schedule, step: int) -> Mapping[str
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
     for opt in opts:
-        highest = schedule.muon_lr if isinstance(opt, torch.optim.Muon) else schedule.lr
+        highest = schedule.muon_lr if isinstance(opt, Muon) else schedule.lr
         for group in opt.param_groups:
             group["lr"] = highest * schedule.factor(step)
         opt.step()

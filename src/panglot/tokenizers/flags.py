@@ -22,8 +22,8 @@ def flags(
 ) -> Generator[tuple[int, ...], int, np.ndarray]:
     """A coroutine that yields the legal symbols, is sent one, and returns which blocks are there: bool [h, w].
 
-    possible: bool [h, w], where blocks can be (`nested_in`), everywhere if None. budget: tokens at most, these flags and
-    one code for each block that is there; at least 1.
+    possible: bool [h, w], where blocks can be (`nested_in`), everywhere if None. budget: tokens at most, these flags
+    and one code for each block that is there; at least 1.
     """
     room = [np.ones(shape, bool) if possible is None else possible]
     while len(room) == 1 or room[-1].size > 1:

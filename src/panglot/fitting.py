@@ -1,0 +1,97 @@
+"""Media brought to the sizes that a model has learned: a square of pixels, a rate, a length.
+
+A small model learns from small media. `Fit` says which, is written into the data set and from there into the checkpoint,
+and is applied to whatever a user gives. Not here: tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from panglot.media import Audio, Image, Media, Video
+from panglot.tokenizers.image import resized
+from panglot.tokenizers.spectrum import BLOCK, RATE, Resampler
+
+LOUD = 0.7
+"""Peak that a sound is brought to."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What media become; None leaves a thing as it is.
+
+    side: of the square that pictures and frames are cropped to, in pixels. seconds: of sound and video at most, the
+    loudest part of a longer sound, the beginning of a longer video; sound is mixed down and resampled to 16 kHz and
+    fills whole blocks of 80 ms. fps: pictures a second of video at most.
+    """
+
+    side: int | None = None
+    seconds: float | None = None
+    fps: float | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Fit:
+        return cls(**{name: value.get(name) for name in ("side", "seconds", "fps")})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __call__(self, medium: Media) -> Media:
+        """The medium at these sizes."""
+        if isinstance(medium, Image):
+            return Image(square(medium.pixels, self.side)) if self.side else medium
+        if isinstance(medium, Audio):
+            return fitted_sound(medium, self.seconds) if self.seconds else medium
+        return self._video(medium) if isinstance(medium, Video) else medium
+
+    def _video(self, video: Video) -> Video:
+        frames, fps = video.frames, video.fps
+        if self.fps and self.fps < fps:
+            shown = np.floor(np.arange(0, len(frames) / fps, 1 / self.fps) * fps).astype(int)
+            frames, fps = frames[np.minimum(shown, len(frames) - 1)], self.fps
+        audio = video.audio
+        if self.seconds:
+            frames = frames[: max(1, round(self.seconds * fps))]
+            if audio is not None:
+                mono = resampled(Audio(audio.samples[: round(self.seconds * audio.rate)], audio.rate))
+                audio = Audio(_leveled(mono[: round(len(frames) / fps * RATE)]), RATE)
+        if self.side:
+            frames = np.stack([square(frame, self.side) for frame in frames])
+        return Video(frames, fps, audio)
+
+
+def square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> uint8 [side, side, 3]: the middle of the picture."""
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    y, x = (height - short) // 2, (width - short) // 2
+    return resized(np.ascontiguousarray(pixels[y : y + short, x : x + short]), side, side)
+
+
+def fitted_sound(audio: Audio, seconds: float) -> Audio:
+    """The loudest `seconds` of a sound, mono at 16 kHz, of even level, filled up to whole blocks of 80 ms."""
+    mono = resampled(audio)
+    longest = round(seconds * RATE) // BLOCK * BLOCK
+    if len(mono) > longest:
+        energy = np.concatenate([[0], np.cumsum(mono.astype(np.float64) ** 2)])
+        starts = np.arange(0, len(mono) - longest + 1, BLOCK // 4)
+        best = int(starts[int((energy[starts + longest] - energy[starts]).argmax())])
+        mono = mono[best : best + longest]
+    return Audio(_leveled(np.pad(mono, (0, -len(mono) % BLOCK))), RATE)
+
+
+def resampled(audio: Audio) -> np.ndarray:
+    """float32 [T], mono at 16 kHz."""
+    mono = audio.samples if audio.samples.ndim == 1 else audio.samples.mean(1)
+    if audio.rate == RATE:
+        return mono.astype(np.float32)
+    return Resampler(audio.rate, RATE).push(mono.astype(np.float64), last=True).astype(np.float32)
+
+
+def _leveled(samples: np.ndarray) -> np.ndarray:
+    peak = float(np.abs(samples).max(initial=0.0))
+    return samples.astype(np.float32) if peak < 1e-4 else (samples * (LOUD / peak)).astype(np.float32)

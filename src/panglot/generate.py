@@ -1,0 +1,306 @@
+"""Any media in, any media out: the shipped model, or one of your own, asked and answered.
+
+    model = pg.load()
+    (picture,) = model.generate([pg.open("bark.ogg"), "draw it"], want="image")
+
+The request is packed into one stream, `<ask>` inputs `<give>`, and goes on token by token. The grammar says at each
+position which ids are legal; the scores of those alone are computed, and one is drawn. So every answer is a valid medium,
+and a budget of tokens is never exceeded. Rows of a batch are at different places of the grammar, and each has a random
+generator of its own: an answer does not depend on how many are drawn beside it.
+
+Not here: the network (`panglot.model`), the grammar (`panglot.grammar`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from panglot import checkpoint
+from panglot.fitting import Fit
+from panglot.grammar import Ask, Bounds, Cursor, Grammar
+from panglot.layout import BUDGETS, MARKS, Layout
+from panglot.media import Media, Text
+from panglot.model import Transformer
+from panglot.stream import Part, mark, pack_segment
+from panglot.tokenizers import tokenizer
+from panglot.tokenizers.base import Codes
+
+MEDIA = ("text", "image", "audio", "video")
+ASSETS = Path(__file__).parent / "assets" / "mini"
+"""The model that panglot ships."""
+
+
+class GenerateError(ValueError):
+    """A request that cannot be answered. One line: what was asked, what is possible."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are drawn.
+
+    tokens: of each wanted medium at most, and the budget that is stated to the model; None: the model chooses.
+    temperature: None: 0 for text (the likeliest), 0.9 for media. top_p: draw from the likeliest that make up so much.
+    guidance: how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
+    longest: characters of text, roughly, and media without a budget: tokens at most.
+    """
+
+    tokens: int | None = None
+    seed: int = 0
+    temperature: float | None = None
+    top_p: float = 0.95
+    guidance: float = 1.0
+    longest: int = 512
+
+    def __post_init__(self):
+        if self.tokens is not None and self.tokens < 1:
+            raise GenerateError(f"--tokens {self.tokens}: give at least 1")
+        if self.temperature is not None and not 0 <= self.temperature <= 10:
+            raise GenerateError(f"--temperature {self.temperature:g}: choose a number from 0 to 10")
+        if not 0 < self.top_p <= 1:
+            raise GenerateError(f"--top-p {self.top_p:g}: choose a number above 0, at most 1")
+        if not 0 < self.guidance <= 20:
+            raise GenerateError(f"--guidance {self.guidance:g}: choose a number above 0, at most 20")
+
+
+Told = Callable[[int, str, int], None]
+"""Called with the row, the alphabet and the symbol of every token that was drawn."""
+
+
+class Panglot:
+    """A model with its layout and the sizes of media that it knows."""
+
+    def __init__(self, model: Transformer, layout: Layout, fit: Fit = Fit()):  # noqa: B008 - frozen
+        self.model = model.eval().requires_grad_(False)
+        self.layout, self.fit = layout, fit
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Panglot:
+        """From a checkpoint's folder, by default the model that panglot ships. Raises CheckpointError."""
+        model, layout, extra = checkpoint.load(Path(path) if path is not None else ASSETS)
+        fit = extra.get("data", {}).get("options", {}).get("fit") or {}
+        return cls(model, Layout.from_json(layout), Fit.from_json(fit))
+
+    def generate(
+        self,
+        inputs: Sequence[Media | str],
+        want: str | Sequence[str] | None = None,
+        n: int = 1,
+        told: Told | None = None,
+        **settings: Any,
+    ) -> list[Media]:
+        """Media that answer the inputs.
+
+        inputs: any number, any mix; a str is a text. want: "text", "image", "audio", "video", or several in order; None:
+        the model chooses what and how many. n: answers to draw. settings: those of `Settings`. Returns the media of the
+        first answer, then of the second, and so on. Raises GenerateError.
+        """
+        answers = self.answers(inputs, want, n, told, Settings(**settings))
+        return [tokenizer(codes.modality).decode(codes) for answer in answers for codes in answer]
+
+    def answers(
+        self,
+        inputs: Sequence[Media | str],
+        want: str | Sequence[str] | None = None,
+        n: int = 1,
+        told: Told | None = None,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
+    ) -> list[list[Codes]]:
+        """As `generate`, in tokens: the codes of each answer's segments."""
+        return self.answer_all([inputs] * n, want, told, settings)
+
+    def answer_all(
+        self,
+        requests: Sequence[Sequence[Media | str]],
+        want: str | Sequence[str] | None,
+        told: Told | None = None,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
+    ) -> list[list[Codes]]:
+        """Answers to several requests at once, one each."""
+        wanted = [want] if isinstance(want, str) else list(want or ())
+        if unknown := [w for w in wanted if w not in MEDIA]:
+            raise GenerateError(f"--want {unknown[0]}: choose among {', '.join(MEDIA)}")
+        if not requests:
+            return []
+        prompts = [self._prompt(inputs) for inputs in requests]
+        with torch.inference_mode():
+            return _Run(self, prompts, wanted, settings, told).finish()
+
+    def encoded(self, medium: Media | str) -> Codes:
+        """The codes of an input, at the sizes that the model knows."""
+        fitted = self.fit(Text(medium) if isinstance(medium, str) else medium)
+        options: dict[str, Any] = {}
+        if fitted.modality in ("image", "video"):
+            options["stride"] = self.layout.strides("image" if fitted.modality == "image" else "change")[-1]
+        if fitted.modality in ("audio", "video"):
+            options["depth"] = self.layout.depth
+        return tokenizer(fitted.modality).encode(fitted, **options)
+
+    def _prompt(self, inputs: Sequence[Media | str]) -> list[Part]:
+        return ["ask", *(self.encoded(medium) for medium in inputs), "give"] if inputs else []
+
+    def bounds(self, settings: Settings) -> Bounds:
+        """What may be drawn: nothing larger than the model has learned."""
+        side = self.fit.side or 256
+        seconds = self.fit.seconds or 5.0
+        return Bounds(
+            tokens=settings.tokens or settings.longest,
+            text=settings.longest,
+            pixels=side * side,
+            frames=max(1, round(seconds * (self.fit.fps or 25.0))),
+            samples=round(seconds * 48000),
+            usual=True,
+        )
+
+
+class _Run:
+    """Rows that are drawn side by side, and beside each, with guidance, the same without its request."""
+
+    def __init__(self, owner: Panglot, prompts: list[list[Part]], wanted: list[str], settings: Settings, told):
+        self.owner, self.settings, self.wanted, self.told = owner, settings, wanted, told
+        layout = owner.layout
+        self.grammar = Grammar(layout, owner.bounds(settings))
+        self.guided = settings.guidance != 1
+        self.random = [np.random.default_rng([settings.seed, i]) for i in range(len(prompts))]
+        bos = mark(layout, "bos")
+        rows = [np.concatenate([bos, *(self._ids(part) for part in prompt)]) for prompt in prompts]
+        rows += [bos] * (len(prompts) if self.guided else 0)
+        longest = max(map(len, rows)) + settings.longest * max(1, len(wanted) or 4) * 2
+        model = owner.model
+        if max(map(len, rows)) + 16 > model.config.positions:
+            raise GenerateError(
+                f"the inputs are {max(map(len, rows))} tokens, the model reads {model.config.positions}"
+            )
+        self.cache = model.cache(len(rows), min(longest, model.config.positions))
+        self.hidden = model.prefill([torch.from_numpy(row.astype(np.int64)) for row in rows], self.cache)
+        self.live = list(range(len(prompts)))
+        self.segments: list[list[Codes]] = [[] for _ in prompts]
+        self.cursors = [self._cursor(i) for i in self.live]
+
+    def _ids(self, part: Part) -> np.ndarray:
+        return mark(self.owner.layout, part) if isinstance(part, str) else pack_segment(part, self.owner.layout)
+
+    def _cursor(self, row: int) -> Cursor | None:
+        """The grammar of the next segment of a row, or None where the answer is complete."""
+        done = len(self.segments[row])
+        if done >= (len(self.wanted) or 4):
+            return None
+        return Cursor(self.owner.layout, _next(self.grammar, self.wanted[done] if self.wanted else None))
+
+    def finish(self) -> list[list[Codes]]:
+        """Draw until every answer is complete."""
+        while self.live:
+            if self.cache.used >= self.cache.slots:
+                raise GenerateError("the model's context is full before the answer is complete: ask for fewer tokens")
+            tokens = self._draw()
+            kept = []
+            for place, row in enumerate(self.live):
+                cursor = self.cursors[row]
+                assert cursor is not None
+                cursor.push(tokens[place])
+                if cursor.done and cursor.result is not None:
+                    self.segments[row].append(cursor.result)
+                    self.cursors[row] = self._cursor(row)
+                elif cursor.done:
+                    self.cursors[row] = None
+                if self.cursors[row] is not None:
+                    kept.append(place)
+            if not kept:
+                break
+            self._advance(tokens, kept)
+        return self.segments
+
+    def _advance(self, tokens: list[int], kept: list[int]) -> None:
+        """Feed the drawn tokens; rows that are complete leave the batch."""
+        if len(kept) < len(self.live):
+            count = len(self.live)
+            both = kept + [count + place for place in kept] if self.guided else kept
+            self.cache.keep(torch.tensor(both))
+            self.live = [self.live[place] for place in kept]
+            tokens = [tokens[place] for place in kept]
+        ids = torch.tensor(tokens * (2 if self.guided else 1))[:, None]
+        self.hidden = self.owner.model.step(ids, self.cache)[:, 0]
+
+    def _draw(self) -> list[int]:
+        """One token for every live row, among those that are legal there."""
+        tokens = [0] * len(self.live)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for place, row in enumerate(self.live):
+            start, stop, allowed = self.cursors[row].legal()  # type: ignore[union-attr]
+            symbol = self._decided(self.cursors[row].ask, allowed)  # type: ignore[union-attr]
+            if symbol is not None:
+                tokens[place] = start + symbol
+            else:
+                alike.setdefault((start, stop), []).append(place)
+        for (start, stop), places in alike.items():
+            scores = self._scores(places, start, stop)
+            for place, line in zip(places, scores, strict=True):
+                tokens[place] = start + self._choose(self.live[place], line)
+        if self.told:
+            for place, row in enumerate(self.live):
+                self.told(row, *self.owner.layout.symbol(tokens[place]))
+        return tokens
+
+    def _decided(self, ask: Ask, allowed: tuple[int, ...] | None) -> int | None:
+        """The symbol, where it is not the model's to choose: only one is legal, or the user has said."""
+        if allowed is not None and len(allowed) == 1:
+            return allowed[0]
+        if ask.what == "budget" and self.settings.tokens:
+            return min(i for i, n in enumerate(BUDGETS) if n >= self.settings.tokens)
+        return None
+
+    def _scores(self, places: list[int], start: int, stop: int) -> np.ndarray:
+        """Logits [len(places), stop - start], guided."""
+        model, hidden = self.owner.model, self.hidden
+        logits = model.logits(hidden[places], start, stop)
+        if self.guided:
+            without = model.logits(hidden[[len(self.live) + place for place in places]], start, stop)
+            logits = without + self.settings.guidance * (logits - without)
+        return logits.numpy()
+
+    def _choose(self, row: int, scores: np.ndarray) -> int:
+        cursor = self.cursors[row]
+        assert cursor is not None
+        allowed = cursor.ask.allowed
+        symbols = np.arange(len(scores)) if allowed is None else np.array(allowed)
+        return int(symbols[pick(scores[symbols], self._temperature(cursor), self.settings.top_p, self.random[row])])
+
+    def _temperature(self, cursor: Cursor) -> float:
+        if self.settings.temperature is not None:
+            return self.settings.temperature
+        return 0.0 if cursor.ask.alphabet in ("text", "mark") else 0.9
+
+
+def pick(scores: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:
+    """An index drawn by softmax(scores / temperature) among the likeliest that make up top_p (arXiv 1904.09751)."""
+    if temperature == 0:
+        return int(scores.argmax())
+    scaled = (scores - scores.max()).astype(np.float64) / temperature
+    share = np.exp(scaled)
+    share /= share.sum()
+    if top_p < 1:
+        order = np.argsort(-share, kind="stable")
+        last = int(np.searchsorted(np.cumsum(share[order]), top_p)) + 1
+        order = order[:last]
+        return int(order[_drawn(share[order], random)])
+    return _drawn(share, random)
+
+
+def _drawn(share: np.ndarray, random: np.random.Generator) -> int:
+    edges = np.cumsum(share)
+    return min(int(np.searchsorted(edges, random.random() * edges[-1], side="right")), len(share) - 1)
+
+
+def _next(grammar: Grammar, wanted: str | None):
+    """A coroutine of the next segment, the mark that opens it included. Returns its Codes, or None after eos."""
+    names = (wanted,) if wanted else (*MEDIA, "eos")
+    name = MARKS[(yield Ask("mark", tuple(MARKS.index(n) for n in names), "mark"))]
+    if name == "eos":
+        return None
+    return (yield from grammar.segment(name))

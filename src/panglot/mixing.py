@@ -1,0 +1,184 @@
+"""Batches for the model: which segments of a data set come together in a sample, in which order, and how they are packed.
+
+Segments of one group are about the same thing (the word "dog", photos, barks, clips). A sample is made anew each time:
+a segment is drawn, another of its group is put before or behind it, so every medium is learned from every other. Most
+samples are requests: `<ask>` what is given `<give>` what is wanted. Kinds of segments (a modality, and how it shows the
+thing) are drawn by the square root of how many there are, groups within a kind alike.
+
+A batch is a pure function of (seed, step). Rows are filled with whole samples, none is cut.
+Not here: reading shards (`panglot.shards`), what is learned from a batch (`panglot.learning`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from panglot.layout import Layout
+
+REQUEST = 0.75
+"""Share of samples that are requests; the others are segments one after another."""
+
+ALONE, TEXT, BOTH = 0.06, 0.56, 0.16
+"""Shares of samples: a medium alone (for guidance), with its text, with text and another medium; else another medium."""
+
+TOLD_FIRST, TOLD = 0.3, 0.85
+"""How often the kind of a medium ("photo") is said before it, where it is given and where it is wanted."""
+
+GIVEN = 0.2
+"""Weight in the loss of what is given, against 1 for what is wanted."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A data set in memory. ids: int32 [N] of all segments, one after another; offsets: int64 [S + 1].
+
+    group: int [S]; kind: int [S], an index into `kinds`, pairs of modality and the words that say how ("photo" or "").
+    medium: int [S], equal for variants of one medium at different budgets.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    group: np.ndarray
+    kind: np.ndarray
+    medium: np.ndarray
+    kinds: Sequence[tuple[str, str]]
+
+    def of(self, row: int) -> np.ndarray:
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows, all [B, L]: ids and positions int64, samples int64 (-1 padding), weights float32 of each id as a
+    target, modality int8 of the segment it belongs to (an index into MODALITIES, -1 none)."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    samples: np.ndarray
+    weights: np.ndarray
+    modality: np.ndarray
+
+
+MODALITIES = ("text", "image", "audio", "video")
+
+
+@dataclass
+class Mixer:
+    """Makes batches from segments. told: the packed text segment of each kind's words, where it has some."""
+
+    segments: Segments
+    layout: Layout
+    told: Mapping[int, np.ndarray]
+    rows: int = 16
+    length: int = 512
+    seed: int = 0
+    _index: dict[int, dict[int, dict[int, np.ndarray]]] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        s = self.segments
+        self._lengths = np.diff(s.offsets)
+        usable = np.flatnonzero(self._lengths <= self.length // 2)
+        self._index = {}
+        order = usable[np.lexsort((s.medium[usable], s.group[usable], s.kind[usable]))]
+        for kind, rows in _runs(order, s.kind):
+            self._index[kind] = {group: dict(_runs(part, s.medium)) for group, part in _runs(rows, s.group)}
+        self._of_group: dict[int, list[int]] = {}
+        for kind, groups in self._index.items():
+            for group in groups:
+                self._of_group.setdefault(group, []).append(kind)
+        media = [k for k in self._index if s.kinds[k][0] != "text"] or list(self._index)
+        sizes = np.array([sum(len(m) for m in self._index[k].values()) for k in media], float)
+        self._media, self._share = media, np.sqrt(sizes) / np.sqrt(sizes).sum()
+        self._groups = {kind: list(groups) for kind, groups in self._index.items()}
+        self._rows_of = {
+            (kind, group): list(media.values())
+            for kind, groups in self._index.items()
+            for group, media in groups.items()
+        }
+
+    def batch(self, step: int) -> Batch:
+        """The rows of one step: drawn samples, each put into the first row with room, until one fits nowhere."""
+        rng = np.random.default_rng([self.seed, step])
+        shape = (self.rows, self.length)
+        ids = np.full(shape, self.layout.marks["pad"], np.int64)
+        positions, samples = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+        weights, modality = np.zeros(shape, np.float32), np.full(shape, -1, np.int8)
+        used, count = np.zeros(self.rows, int), 0
+        while True:
+            tokens, weight, kind = self.sample(rng)
+            fits = np.flatnonzero(used + len(tokens) <= self.length)
+            if not fits.size:
+                return Batch(ids, positions, samples, weights, modality)
+            row = int(fits[used[fits].argmax()])
+            here = slice(used[row], used[row] + len(tokens))
+            ids[row, here], weights[row, here], modality[row, here] = tokens, weight, kind
+            positions[row, here], samples[row, here] = np.arange(len(tokens)), count
+            used[row] += len(tokens)
+            count += 1
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One sample: ids, their weights in the loss, and the modality each belongs to."""
+        parts = self._drawn(rng)
+        marks, kinds = self.layout.marks, self.segments.kinds
+        request = len(parts) > 1 and rng.random() < REQUEST
+        pieces, worth, modality = [np.array([marks["bos"]])], [np.zeros(1)], [np.full(1, -1)]
+
+        def put(ids: np.ndarray, weight: float, kind: int) -> None:
+            pieces.append(ids)
+            worth.append(np.full(len(ids), weight))
+            modality.append(np.full(len(ids), kind))
+
+        if request:
+            put(np.array([marks["ask"]]), 0.0, -1)
+        for i, row in enumerate(parts):
+            wanted = i == len(parts) - 1 and len(parts) > 1
+            if wanted and request:
+                put(np.array([marks["give"]]), 0.0, -1)
+            kind = int(self.segments.kind[row])
+            if kind in self.told and rng.random() < (TOLD if wanted or len(parts) == 1 else TOLD_FIRST):
+                at = len(pieces) - 1 if wanted and request else len(pieces)
+                pieces.insert(at, self.told[kind])
+                worth.insert(at, np.zeros(len(self.told[kind])))
+                modality.insert(at, np.full(len(self.told[kind]), -1))
+            ids = self.segments.of(row)
+            put(ids, (1.0 if wanted else GIVEN) * len(ids) ** -0.5, MODALITIES.index(kinds[kind][0]))
+        put(np.array([marks["eos"]]), 0.3, -1)
+        return tuple(np.concatenate(part) for part in (pieces, worth, modality))  # type: ignore[return-value]
+
+    def _drawn(self, rng: np.random.Generator) -> list[int]:
+        """Rows of the segments of one sample, in the order in which they stand."""
+        kinds = self.segments.kinds
+        kind = self._media[int(rng.choice(len(self._media), p=self._share))]
+        group = self._groups[kind][int(rng.integers(len(self._groups[kind])))]
+        parts = [self._row(rng, kind, group)]
+        others = [k for k in self._of_group[group] if k != kind]
+        text = [k for k in others if kinds[k][0] == "text"]
+        media = [k for k in others if kinds[k][0] not in ("text", kinds[kind][0])]
+        draw = rng.random()
+        if draw < ALONE or not others:
+            return parts
+        if text and (draw < ALONE + TEXT + BOTH or not media):
+            parts.append(self._row(rng, text[int(rng.integers(len(text)))], group))
+        if media and draw >= ALONE + TEXT:
+            parts.append(self._row(rng, media[int(rng.integers(len(media)))], group))
+        return [parts[i] for i in rng.permutation(len(parts))]
+
+    def _row(self, rng: np.random.Generator, kind: int, group: int) -> int:
+        """A medium of a kind and group, at one of its budgets: short ones more often."""
+        media = self._rows_of[kind, group]
+        rows = media[int(rng.integers(len(media)))]
+        if len(rows) == 1:
+            return int(rows[0])
+        share = 1 / np.sqrt(self._lengths[rows])
+        return int(rng.choice(rows, p=share / share.sum()))
+
+
+def _runs(rows: np.ndarray, values: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Rows, which are sorted by values[rows], as (value, its rows)."""
+    if not rows.size:
+        return []
+    cuts = np.flatnonzero(np.diff(values[rows])) + 1
+    return [(int(values[part[0]]), part) for part in np.split(rows, cuts)]

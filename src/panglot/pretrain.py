@@ -1,0 +1,181 @@
+"""Train the model on a token data set: `panglot train SHARDS -o RUN`.
+
+    RUN/checkpoint.safetensors   state of the run, from which it goes on to the bit
+    RUN/log.jsonl, loss.png      loss of each modality over steps, tokens a second
+    RUN/model/                   the model so far, as a stock Qwen3 checkpoint (`panglot.checkpoint`)
+
+The loop is `panglot.train.fit`, the same that trains tokenizers. On a GPU, where there is one, it runs in bfloat16 and
+compiled, with the same command. Not here: batches (`mixing`), what is learned (`learning`), the data set (`shards`).
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from panglot import checkpoint
+from panglot.layout import Layout, LayoutError
+from panglot.learning import Learner, loss
+from panglot.media import Text
+from panglot.mixing import MODALITIES, Batch, Mixer, Segments
+from panglot.model import ModelConfig, Transformer
+from panglot.shards import Shards, open_shards
+from panglot.stream import pack_segment
+from panglot.tokenizers import tokenizer
+from panglot.train import Schedule, TrainError, fit
+
+RATES = {"mini": 2e-3, "small": 1.2e-3, "base": 7e-4}
+"""The highest learning rate of each size."""
+
+HELD_OUT = 4
+"""Batches on which the held-out loss is measured."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """size: of the model; steps in all; rows and length of a batch; lr: None for that of the size; muon: for matrices."""
+
+    size: str = "mini"
+    steps: int = 4000
+    rows: int = 8
+    length: int = 512
+    lr: float | None = None
+    muon: bool = True
+    checkpoint_every: int = 250
+    seed: int = 0
+
+
+def segments(shards: Shards, split: str) -> Segments:
+    """The rows of one split ("train" or "held") as the mixer wants them."""
+    rows = np.flatnonzero(shards.rows.split.where(split))
+    lengths = shards.lengths[rows]
+    starts = np.repeat(shards.offsets[:-1][rows], lengths)
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    pairs = np.stack([shards.rows.modality.codes[rows], shards.rows.kind.codes[rows]], 1)
+    found, kind = np.unique(pairs, axis=0, return_inverse=True)
+    names = [(shards.rows.modality.names[m], shards.rows.kind.names[k]) for m, k in found]
+    medium = shards.rows.sample[rows] * 1024 + shards.rows.part[rows]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Segments(shards.ids[starts + within], offsets, shards.rows.group.codes[rows], kind.ravel(), medium, names)
+
+
+def told(found: Segments, layout: Layout) -> dict[int, np.ndarray]:
+    """The packed text of each kind's words, by the number of the kind."""
+    text = tokenizer("text")
+    return {
+        i: pack_segment(text.encode(Text(words)), layout)
+        for i, (modality, words) in enumerate(found.kinds)
+        if words and modality != "text"
+    }
+
+
+def train(folder: Path, run: Path, options: TrainOptions) -> Path:
+    """Train, or go on with a run that was stopped; returns the folder of the model.
+
+    Raises ShardError or LayoutError for data that cannot be used, TrainError for a run of other options.
+    """
+    shards = open_shards(folder)
+    layout = Layout.from_json(shards.manifest.layout)
+    if layout.size != shards.manifest.vocabulary:
+        raise LayoutError(f"{folder}: its manifest says {shards.manifest.vocabulary} ids, its layout {layout.size}")
+    _same_run(run, folder, options, layout)
+    data = segments(shards, "train")
+    if not len(data.group):
+        raise TrainError(f"{folder}: has no rows to train on; prepare it with a smaller --held")
+    mixer = Mixer(data, layout, told(data, layout), options.rows, options.length, options.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(options.seed)
+    learner = Learner(Transformer(ModelConfig.sized(options.size, layout.size)), layout).to(device)
+    lr = options.lr or RATES[options.size]
+    schedule = Schedule(
+        options.steps, lr, lr if options.muon else 0.0, checkpoint_every=options.checkpoint_every, seed=options.seed
+    )
+    if device == "cuda":
+        learner.model.compile()
+    held = _held_out(shards, layout, options)
+
+    def evaluate(model: Any) -> dict[str, float]:
+        export(model, run / "model", {"data": data_card(shards), "options": vars(options)})
+        plot(run / "log.jsonl", run / "loss.png")
+        return held_out_loss(model, held)
+
+    fit(learner, mixer.batch, _on(device), schedule, run, evaluate)
+    plot(run / "log.jsonl", run / "loss.png")
+    return run / "model"
+
+
+def _on(device: str):
+    """The loss, under bfloat16 autocast on a GPU."""
+
+    def run(model: Any, batch: Batch, step: int):
+        with torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext():
+            return loss(model, batch, step)
+
+    return run
+
+
+def export(learner: Learner, folder: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """Write the model as a stock checkpoint, its digits folded into its embedding."""
+    model = Transformer(learner.model.config)
+    model.load_state_dict({k: v.cpu() for k, v in learner.folded().items()})
+    checkpoint.save(folder, model, learner.layout.to_json(), extra, dtype)
+
+
+def data_card(shards: Shards) -> dict[str, Any]:
+    """What a model should tell of the data set it learned from."""
+    return {"rows": shards.manifest.rows, "tokens": shards.manifest.tokens, "options": dict(shards.manifest.options)}
+
+
+def _held_out(shards: Shards, layout: Layout, options: TrainOptions) -> list[Batch]:
+    found = segments(shards, "held")
+    if not len(found.group):
+        return []
+    mixer = Mixer(found, layout, told(found, layout), options.rows, options.length, options.seed + 1)
+    return [mixer.batch(i) for i in range(HELD_OUT)]
+
+
+@torch.no_grad()
+def held_out_loss(learner: Learner, batches: list[Batch]) -> dict[str, float]:
+    """Nats a token of each modality on segments that were not trained on."""
+    total = {name: [0.0, 0] for name in MODALITIES}
+    for batch in batches:
+        nats, _, modality = learner.losses(batch)
+        for i, name in enumerate(MODALITIES):
+            total[name][0] += float(nats[modality == i].sum())
+            total[name][1] += int((modality == i).sum())
+    return {name: nats / count for name, (nats, count) in total.items() if count}
+
+
+def _same_run(run: Path, folder: Path, options: TrainOptions, layout: Layout) -> None:
+    """Refuse to go on with a run of other options or another layout."""
+    path = run / "options.json"
+    said = {"options": vars(options), "layout": layout.to_json()}
+    if path.exists():
+        if json.loads(path.read_text("utf-8")) != said:
+            raise TrainError(f"{run}: holds a run of other options or another layout; choose another folder")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(said), "utf-8")
+
+
+def plot(log: Path, out: Path) -> None:
+    """Draw the loss of each modality over steps, held-out ones as dots."""
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in MODALITIES:
+        line = axes.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name)
+        held = [(r["step"], r[f"held_out_{name}"]) for r in rows if f"held_out_{name}" in r]
+        if held:
+            axes.plot(*zip(*held, strict=True), "o", color=line[0].get_color(), markersize=3)
+    axes.set(xlabel="step", ylabel="nats a token (dots: held out)", title="loss")
+    axes.legend()
+    figure.savefig(out, format="png")
