@@ -1,7 +1,7 @@
 """Media brought to the sizes that a model has learned: a square of pixels, a rate, a length.
 
-A small model learns from small media. `Fit` says which, is written into the data set and from there into the checkpoint,
-and is applied to whatever a user gives. Not here: tokens.
+A small model learns from small media. `Fit` says which, is written into the data set and from there into the
+checkpoint, and is applied to whatever a user gives. Not here: tokens.
 """
 
 from __future__ import annotations

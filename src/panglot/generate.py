@@ -4,8 +4,8 @@
     (picture,) = model.generate([pg.open("bark.ogg"), "draw it"], want="image")
 
 The request is packed into one stream, `<ask>` inputs `<give>`, and goes on token by token. The grammar says at each
-position which ids are legal; the scores of those alone are computed, and one is drawn. So every answer is a valid medium,
-and a budget of tokens is never exceeded. Rows of a batch are at different places of the grammar, and each has a random
+position which ids are legal; the scores of those alone are computed, and one is drawn. So every answer is a valid
+medium, and a budget of tokens is never exceeded. Rows of a batch are at different places of the grammar, and each has a random
 generator of its own: an answer does not depend on how many are drawn beside it.
 
 Not here: the network (`panglot.model`), the grammar (`panglot.grammar`).
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from panglot import checkpoint
 from panglot.fitting import Fit
@@ -97,8 +96,8 @@ class Panglot:
     ) -> list[Media]:
         """Media that answer the inputs.
 
-        inputs: any number, any mix; a str is a text. want: "text", "image", "audio", "video", or several in order; None:
-        the model chooses what and how many. n: answers to draw. settings: those of `Settings`. Returns the media of the
+        inputs: any number, any mix; a str is a text. want: "text", "image", "audio", "video", or several in order;
+        None: the model chooses what and how many. n: answers to draw. settings: those of `Settings`. Returns the media of the
         first answer, then of the second, and so on. Raises GenerateError.
         """
         answers = self.answers(inputs, want, n, told, Settings(**settings))
@@ -110,7 +109,7 @@ class Panglot:
         want: str | Sequence[str] | None = None,
         n: int = 1,
         told: Told | None = None,
-        settings: Settings = Settings(),  # noqa: B008 - frozen
+        settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """As `generate`, in tokens: the codes of each answer's segments."""
         return self.answer_all([inputs] * n, want, told, settings)
@@ -120,7 +119,7 @@ class Panglot:
         requests: Sequence[Sequence[Media | str]],
         want: str | Sequence[str] | None,
         told: Told | None = None,
-        settings: Settings = Settings(),  # noqa: B008 - frozen
+        settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """Answers to several requests at once, one each."""
         wanted = [want] if isinstance(want, str) else list(want or ())

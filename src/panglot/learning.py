@@ -5,8 +5,8 @@ vocabulary alone: cheaper by far than over all ids, and it spends nothing on wha
 slices.
 
 Symbols of quantised media are numbers made of digits. While it is trained, an embedding is the sum of a row of its own
-and a row for each of its digits, so that symbols which are never seen stand where their neighbours do; `folded` writes the
-sum as an ordinary matrix (cf. the weight sharing of adaptive inputs, arXiv 1809.10853).
+and a row for each of its digits, so that symbols which are never seen stand where their neighbours do; `folded` writes
+the sum as an ordinary matrix (cf. the weight sharing of adaptive inputs, arXiv 1809.10853).
 
 Not here: batches (`panglot.mixing`), optimisers and checkpoints (`panglot.train`).
 """
@@ -99,7 +99,7 @@ def loss(learner: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str,
 
 
 def _features(bases: tuple[int, ...]) -> Tensor:
-    """One-hot digits of the numbers 0 .. product(bases) - 1, the first digit counting least: float32 [N, sum(bases)]."""
+    """One-hot digits of 0 .. product(bases) - 1, the first digit counting least: float32 [N, sum(bases)]."""
     numbers = torch.arange(int(torch.tensor(bases).prod()))
     columns = []
     for base in bases:

@@ -1,4 +1,4 @@
-"""Batches for the model: which segments of a data set come together in a sample, in which order, and how they are packed.
+"""Batches for the model: which segments of a data set come together in a sample, in which order, and how packed.
 
 Segments of one group are about the same thing (the word "dog", photos, barks, clips). A sample is made anew each time:
 a segment is drawn, another of its group is put before or behind it, so every medium is learned from every other. Most
@@ -22,7 +22,10 @@ REQUEST = 0.75
 """Share of samples that are requests; the others are segments one after another."""
 
 ALONE, TEXT, BOTH = 0.06, 0.56, 0.16
-"""Shares of samples: a medium alone (for guidance), with its text, with text and another medium; else another medium."""
+"""Shares of samples: a medium alone (for guidance), with its text, with text and another medium; else with another."""
+
+ECHO = 0.01
+"""Share of samples that are a text and the same text again."""
 
 TOLD_FIRST, TOLD = 0.3, 0.85
 """How often the kind of a medium ("photo") is said before it, where it is given and where it is wanted."""
@@ -154,11 +157,16 @@ class Mixer:
         kind = self._media[int(rng.choice(len(self._media), p=self._share))]
         group = self._groups[kind][int(rng.integers(len(self._groups[kind])))]
         parts = [self._row(rng, kind, group)]
-        others = [k for k in self._of_group[group] if k != kind]
-        text = [k for k in others if kinds[k][0] == "text"]
-        media = [k for k in others if kinds[k][0] not in ("text", kinds[kind][0])]
+        text = [k for k in self._of_group[group] if kinds[k][0] == "text"]
+        media = [
+            k
+            for k in self._of_group[group]
+            if kinds[k][0] != "text" and (k != kind or len(self._rows_of[k, group]) > 1)
+        ]
         draw = rng.random()
-        if draw < ALONE or not others:
+        if text and draw < ECHO:
+            return [self._row(rng, text[0], group)] * 2
+        if draw < ECHO + ALONE or not (text or media):
             return parts
         if text and (draw < ALONE + TEXT + BOTH or not media):
             parts.append(self._row(rng, text[int(rng.integers(len(text)))], group))

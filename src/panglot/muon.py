@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): momentum made orthogonal by Newton-Schulz iterations, for the matrices of a transformer.
 
 `torch.optim.Muon` iterates in bfloat16, which takes many times as long as float32 on processors without it, and one
-matrix at a time. Here matrices of one shape are one batch, in float32 on a CPU and bfloat16 elsewhere. Updates are scaled
-to the size that AdamW's have (Liu et al. 2025, arXiv 2502.16982), so both take the same learning rates.
+matrix at a time. Here matrices of one shape are one batch, in float32 on a CPU and bfloat16 elsewhere. Updates are
+scaled to the size that AdamW's have (Liu et al. 2025, arXiv 2502.16982), so both take the same learning rates.
 
 Not here: embeddings, vectors and convolutions, which AdamW trains.
 """

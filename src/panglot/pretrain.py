@@ -39,7 +39,7 @@ HELD_OUT = 4
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """size: of the model; steps in all; rows and length of a batch; lr: None for that of the size; muon: for matrices."""
+    """size: of the model; rows and length of a batch; lr: None for that of the size; muon: for matrices."""
 
     size: str = "mini"
     steps: int = 4000
