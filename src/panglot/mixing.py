@@ -112,6 +112,8 @@ class Mixer:
         used, count = np.zeros(self.rows, int), 0
         while True:
             tokens, weight, kind = self.sample(rng)
+            if len(tokens) > self.length:
+                continue
             fits = np.flatnonzero(used + len(tokens) <= self.length)
             if not fits.size:
                 return Batch(ids, positions, samples, weights, modality)
@@ -157,12 +159,9 @@ class Mixer:
         kind = self._media[int(rng.choice(len(self._media), p=self._share))]
         group = self._groups[kind][int(rng.integers(len(self._groups[kind])))]
         parts = [self._row(rng, kind, group)]
-        text = [k for k in self._of_group[group] if kinds[k][0] == "text"]
-        media = [
-            k
-            for k in self._of_group[group]
-            if kinds[k][0] != "text" and (k != kind or len(self._rows_of[k, group]) > 1)
-        ]
+        others = [k for k in self._of_group[group] if k != kind or len(self._rows_of[k, group]) > 1]
+        text = [k for k in others if kinds[k][0] == "text"]
+        media = [k for k in others if kinds[k][0] != "text"]
         draw = rng.random()
         if text and draw < ECHO:
             return [self._row(rng, text[0], group)] * 2
@@ -170,7 +169,7 @@ class Mixer:
             return parts
         if text and (draw < ALONE + TEXT + BOTH or not media):
             parts.append(self._row(rng, text[int(rng.integers(len(text)))], group))
-        if media and draw >= ALONE + TEXT:
+        if media and (draw >= ALONE + TEXT or not text):
             parts.append(self._row(rng, media[int(rng.integers(len(media)))], group))
         return [parts[i] for i in rng.permutation(len(parts))]
 

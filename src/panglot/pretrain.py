@@ -11,6 +11,7 @@ compiled, with the same command. Not here: batches (`mixing`), what is learned (
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +85,12 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
     layout = Layout.from_json(shards.manifest.layout)
     if layout.size != shards.manifest.vocabulary:
         raise LayoutError(f"{folder}: its manifest says {shards.manifest.vocabulary} ids, its layout {layout.size}")
-    _same_run(run, folder, options, layout)
     data = segments(shards, "train")
     if not len(data.group):
         raise TrainError(f"{folder}: has no rows to train on; prepare it with a smaller --held")
+    if np.diff(data.offsets).min() > options.length // 2:
+        raise TrainError(f"{folder}: no row is as short as half of --length {options.length}; choose a longer one")
+    _same_run(run, shards, options)
     mixer = Mixer(data, layout, told(data, layout), options.rows, options.length, options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(options.seed)
@@ -134,7 +137,7 @@ def data_card(shards: Shards) -> dict[str, Any]:
 
 def _held_out(shards: Shards, layout: Layout, options: TrainOptions) -> list[Batch]:
     found = segments(shards, "held")
-    if not len(found.group):
+    if not len(found.group) or np.diff(found.offsets).min() > options.length // 2:
         return []
     mixer = Mixer(found, layout, told(found, layout), options.rows, options.length, options.seed + 1)
     return [mixer.batch(i) for i in range(HELD_OUT)]
@@ -152,16 +155,18 @@ def held_out_loss(learner: Learner, batches: list[Batch]) -> dict[str, float]:
     return {name: nats / count for name, (nats, count) in total.items() if count}
 
 
-def _same_run(run: Path, folder: Path, options: TrainOptions, layout: Layout) -> None:
-    """Refuse to go on with a run of other options or another layout."""
-    path = run / "options.json"
-    said = {"options": vars(options), "layout": layout.to_json()}
+def _same_run(run: Path, shards: Shards, options: TrainOptions) -> None:
+    """Refuse to go on with a run of other options, another layout or other data."""
+    path, temporary = run / "options.json", run / "options.tmp"
+    said = {"options": vars(options), "layout": shards.manifest.layout}
+    said |= {"data": [shard.sha256 for shard in shards.manifest.shards]}
     if path.exists():
         if json.loads(path.read_text("utf-8")) != said:
-            raise TrainError(f"{run}: holds a run of other options or another layout; choose another folder")
+            raise TrainError(f"{run}: holds a run of other options, layout or data; choose another folder")
         return
     run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(said), "utf-8")
+    temporary.write_text(json.dumps(said), "utf-8")
+    os.replace(temporary, path)
 
 
 def plot(log: Path, out: Path) -> None:
