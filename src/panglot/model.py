@@ -14,7 +14,7 @@ Not here: which ids are legal and how one is chosen (generation), files (`panglo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -30,6 +30,8 @@ SIZES = {
     "small": {"width": 384, "layers": 10, "heads": 6, "kv_heads": 2, "head_dim": 64, "inner": 1024, "positions": 4096},
     "base": {"width": 640, "layers": 16, "heads": 10, "kv_heads": 5, "head_dim": 64, "inner": 1728, "positions": 4096},
 }
+
+MAX_POSITIONS = 1 << 18  # of the tables of rotations, which are computed whole
 
 _CHUNK = 256  # slots that prefill computes at once: bounds the attention mask of long prompts
 
@@ -55,6 +57,8 @@ class ModelConfig:
             raise ValueError(
                 f"no such model: every size is 1 or more, head_dim even, heads a multiple of kv_heads, not {self}"
             )
+        if self.positions > MAX_POSITIONS or not (0 < self.rope_theta < math.inf and 0 <= self.norm_eps < 1):
+            raise ValueError(f"no such model: at most {MAX_POSITIONS} positions, rope_theta > 0, not {self}")
 
     @classmethod
     def sized(cls, name: str, vocab_size: int) -> ModelConfig:
@@ -70,8 +74,10 @@ class ModelConfig:
         layer = self.width * (2 * queries + 2 * keys + 3 * self.inner + 2) + 2 * self.head_dim
         return self.vocab_size * self.width + self.layers * layer + self.width
 
-    def to_qwen3(self, *, bos: int | None = None, eos: int | None = None, pad: int | None = None) -> dict[str, Any]:
-        """The `config.json` of a stock Qwen3 checkpoint of this shape, in float16."""
+    def to_qwen3(
+        self, *, bos: int | None = None, eos: int | None = None, pad: int | None = None, dtype: str = "float16"
+    ) -> dict[str, Any]:
+        """The `config.json` of a stock Qwen3 checkpoint of this shape."""
         return {
             "architectures": ["Qwen3ForCausalLM"],
             "model_type": "qwen3",
@@ -90,7 +96,7 @@ class ModelConfig:
             "attention_dropout": 0.0,
             "use_sliding_window": False,
             "tie_word_embeddings": True,
-            "torch_dtype": "float16",
+            "torch_dtype": dtype,
             "bos_token_id": bos,
             "eos_token_id": eos,
             "pad_token_id": pad,
@@ -100,6 +106,7 @@ class ModelConfig:
     def from_qwen3(cls, config: dict[str, Any]) -> ModelConfig:
         """The shape in a `config.json`. Raises ValueError when it is not a Qwen3 that this module computes."""
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        rope = rope if isinstance(rope, dict) else {"rope_type": rope}
         asked = {
             "model_type": (config.get("model_type"), "qwen3"),
             "tie_word_embeddings": (config.get("tie_word_embeddings"), True),
@@ -126,7 +133,7 @@ class ModelConfig:
             )
         except KeyError as error:
             raise ValueError(f"it has no {error}") from None
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(str(error)) from None
 
 
@@ -245,6 +252,15 @@ class Transformer(nn.Module):
                 # What is added to the residual 2 * layers times starts smaller (GPT-2).
                 added = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if added else 0.02)
+
+    @classmethod
+    def of(cls, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
+        """A model with these weights (names and shapes as in `state_dict`), used as they are; nothing is drawn."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.cos, model.sin = _rotary(config)
+        model.load_state_dict(weights, assign=True)
+        return model
 
     @property
     def embedding(self) -> Tensor:
