@@ -33,6 +33,10 @@ LAYERS = (
     {"detail"},
     {"budget"},
     {"convert", "charges", "plan"},
+    {"folders"},
+    {"shards"},
+    {"variants"},
+    {"prepare", "scan"},
     {"decoding"},
     {"model"},
     {"checkpoint"},
@@ -47,6 +51,7 @@ LAYERS = (
     {"compare_report"},
     {"panglot"},
     {"_terminal"},
+    {"cli_model"},
     {"cli", "testing"},
 )
 """Bottom first. A module may import from below, and from its own layer where the layer has several modules by design.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from panglot import __version__
+from panglot import __version__, cli_model
 from panglot._terminal import (
     BAD_INPUT,
     BadInput,
@@ -299,6 +299,10 @@ def plan(
             raise BadInput(str(error)) from None
     log.planned(found, shares, budget)
     log.finish()
+
+
+app.command()(cli_model.scan)
+app.command()(cli_model.prepare)
 
 
 @app.command()
