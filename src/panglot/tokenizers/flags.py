@@ -26,8 +26,9 @@ def flags(
     and one code for each block that is there; at least 1.
     """
     room = [np.ones(shape, bool) if possible is None else possible]
+    whole = bool(room[0].all())  # such a level needs no flags once all its blocks are there
     while len(room) == 1 or room[-1].size > 1:
-        room.append(_quarters(room[-1]).any(-1))
+        room.append(np.asarray(_quarters(room[-1]).any(-1)))
     counts, least = _costs(room)
     state = np.full((1, 1), SOME, np.int8)
     slack = budget - 1  # what is left when every open cell takes its cheapest way; the root's is to have no blocks
@@ -39,7 +40,7 @@ def flags(
         top = depth == len(room) - 2
         for y, x in zip(*np.nonzero(state == SOME), strict=True):
             paid = 1 if top else int(least[depth + 1][y, x])
-            legal, price = _legal(fits[y, x], blocks[y, x], cheapest[y, x], top)
+            legal, price = _legal(fits[y, x], blocks[y, x], cheapest[y, x], top, whole)
             affordable = tuple(int(s) for s in legal[price - paid <= slack])
             symbol = yield affordable
             slack -= int(price[int(np.searchsorted(legal, symbol))]) - paid
@@ -48,12 +49,20 @@ def flags(
     return state == ALL
 
 
-def _legal(fits: np.ndarray, blocks: np.ndarray, cheapest: np.ndarray, top: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The symbols, rising, that make sense for a cell, and the tokens each needs at least, itself included."""
+def _legal(
+    fits: np.ndarray, blocks: np.ndarray, cheapest: np.ndarray, top: bool, everywhere: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols, rising, that make sense for a cell, and the tokens each needs at least, itself included.
+
+    top: whether it is the root, which may also say that all blocks are there, unless there can be blocks everywhere.
+    """
     none, whole, some = DIGITS == NONE, DIGITS == ALL, DIGITS == SOME
     sense = (none | fits).all(1) & (~some | (cheapest > 0)).all(1)
     full = (whole | ~fits).all(1) & bool(fits.any())
-    sense &= ~full if top else ~full & ~none.all(1)
+    if not top:
+        sense &= ~full & ~none.all(1)
+    elif everywhere:
+        sense &= ~full
     legal = np.flatnonzero(sense)
     return legal, 1 + (whole[legal] * blocks + some[legal] * cheapest).sum(1)
 
