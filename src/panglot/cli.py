@@ -312,11 +312,11 @@ def demo(
     ),
     as_json: Json = False,
 ) -> None:
-    """Encode and decode a photo, a voice, a piece of music, a video and a text that the package ships, and show it."""
+    """Show on one page what the shipped model answers across media, and what files become as tokens, and back."""
     from importlib import resources
 
     from panglot import convert
-    from panglot.report import PAGE, staged, write
+    from panglot.report import INTRO, PAGE, staged, write
 
     log = Log(as_json)
     with resources.as_file(resources.files("panglot") / "assets" / "demo") as assets, staged(out) as work:
@@ -328,12 +328,38 @@ def demo(
                 for codes in convert.read_tokens(tokens):
                     convert.decode_file(codes, work / (file.stem + convert.output_format(codes, None)))
         found = _inspect_all(files, convert.Options(), work, log)
-        write(found, work, "panglot demo")
+        answered = _answered(assets, work, out, log)
+        before = "First what the model answers, then how tokens come about. " if answered else ""
+        write(found, work, "panglot demo", answered, before + INTRO)
         (work / "ATTRIBUTION.md").write_bytes((assets / "ATTRIBUTION.md").read_bytes())
     if not as_json:
         print(f"Tokens (.pgt) and what they decode to are in {shown(out)}.")
         print(f"To see and hear it, open {shown((out / PAGE).resolve())}")
     log.finish()
+
+
+def _answered(assets: Path, work: Path, out: Path, log: Log) -> list[tuple[str, str]]:
+    """Ask the shipped model, if there is one; print what it says, and return the section of the page that shows it."""
+    from panglot import grid, grid_report
+    from panglot.checkpoint import CheckpointError
+    from panglot.generate import GenerateError
+
+    if grid.missing():
+        print("panglot: this copy has no model in it, so the page shows files and their tokens only", file=sys.stderr)
+        return []
+    with log.faults(assets):
+        try:
+            with progress("ask the model for everything") as tell:
+                answers = grid.ask(assets, work / "media" / "answers", told=tell)
+        except (CheckpointError, GenerateError) as error:
+            raise BadInput(shown(str(error))) from None
+        if log.as_json:
+            for answer in answers.objects(lambda file: out / file.relative_to(work)):
+                log.object_line(answer)
+        else:
+            print_grid(grid_report.TITLE, *answers.columns())
+        return [grid_report.section(answers, work)]
+    return []
 
 
 def _inspect_all(files: list[Path], options: Any, work: Path | None, log: Log) -> list[Inspection]:

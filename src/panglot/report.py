@@ -81,10 +81,19 @@ def media_folder(work: Path, number: int, path: Path) -> Path:
     return folder
 
 
-def write(inspections: Sequence[Inspection], work: Path, title: str = "panglot report") -> Path:
-    """Write the page for inspections whose media lie under `work`, and the pictures it needs beside them."""
-    sections = [(x.path.name, _section(i, x, work)) for i, x in enumerate(inspections)]
-    return page(sections, work, title, INTRO)
+def write(
+    inspections: Sequence[Inspection],
+    work: Path,
+    title: str = "panglot report",
+    first: Sequence[tuple[str, str]] = (),
+    intro: str = INTRO,
+) -> Path:
+    """Write the page for inspections whose media lie under `work`, and the pictures it needs beside them.
+
+    first: sections before those of the inspections, as `page` takes them.
+    """
+    sections = [(x.path.name, _section(i, x, work)) for i, x in enumerate(inspections, len(first))]
+    return page([*first, *sections], work, title, intro)
 
 
 def page(sections: Sequence[tuple[str, str]], work: Path, title: str, intro: str) -> Path:
@@ -320,9 +329,10 @@ def img(path: Path, work: Path, kind: str = "") -> str:
     return f'<a href="{url}"><img{css} src="{url}" alt="{escaped(path.stem)}" loading="lazy"></a>'
 
 
-def player(path: Path, work: Path) -> str:
+def player(path: Path, work: Path, loop: bool = False) -> str:
     tag = "video" if path.suffix == ".mp4" else "audio"
-    return f'<{tag} controls preload="metadata" src="{_url(path, work)}"></{tag}>'
+    again = " loop" if loop else ""
+    return f'<{tag} controls{again} preload="metadata" src="{_url(path, work)}"></{tag}>'
 
 
 def _url(path: Path, work: Path) -> str:
