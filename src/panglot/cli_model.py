@@ -79,7 +79,7 @@ def prepare(
     with _faults(), progress("prepare") as tell:
         how = {"variants": variants, "stride": stride, "depth": depth, "max_tokens": max_tokens}
         options = _options(join=join, held=held, seed=seed, **how)
-        found = prepared(folders, out, options, tell, workers or os.cpu_count() or 1)
+        found = prepared(folders, out, options, tell, os.cpu_count() or 1 if workers is None else workers)
     manifest, seconds = found.manifest, perf_counter() - start
     if as_json:
         counts = {"samples": found.samples, "segments": manifest.rows, "tokens_per_modality": manifest.tokens}

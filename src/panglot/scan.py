@@ -156,9 +156,10 @@ def scan(
         _add(report.files, info.modality, 1)
         _add(report.bytes, info.modality, info.bytes or 0)
     costs = _Costs(options)
-    for sample in found.samples:
+    usable = [s for s in found.samples if not s.files or any(file in infos for file in s.files)]
+    for sample in usable:
         _cost(sample, infos, costs, report, skipped)
-    _relate(found.samples, infos, report)
+    _relate(usable, infos, report)
     report.skipped = tuple(skipped)
     for name in ("files", "bytes", "segments", "shares"):
         counts = getattr(report, name)

@@ -198,10 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("it is of something else")
         if value["version"] != VERSION:
             raise ShardError(f"{path}: is of version {value['version']}, this panglot reads {VERSION}; update panglot")
-        shards = tuple(ShardInfo(**shard) for shard in value["shards"])
-        skipped = tuple((str(name), str(reason)) for name, reason in value["skipped"])
-        names = ("layout", "vocabulary", "tokenizers", "options", "complete")
-        return Manifest(**{name: value[name] for name in names}, shards=shards, skipped=skipped)
+        return _manifest(value)
     except FileNotFoundError:
         raise ShardError(f"{folder}: has no {MANIFEST}, so it is no token data set; make one with prepare") from None
     except OSError as error:
@@ -210,6 +207,21 @@ def read_manifest(folder: Path) -> Manifest:
         if isinstance(error, ShardError):
             raise
         raise ShardError(f"{path}: is damaged ({error}); delete it and {AGAIN}") from None
+
+
+def _manifest(value: Mapping[str, Any]) -> Manifest:
+    """The manifest that this JSON is. Raises ValueError, TypeError or KeyError where it is none."""
+    shards = []
+    for number, shard in enumerate(value["shards"]):
+        tokens = {str(name): int(n) for name, n in dict(shard["tokens"]).items()}
+        info = ShardInfo(shard["file"], int(shard["rows"]), int(shard["bytes"]), str(shard["sha256"]), tokens)
+        if info.file != shard_name(number):
+            raise ValueError(f"shard {number} is called {info.file!r}")
+        shards.append(info)
+    parts = {name: dict(value[name]) for name in ("layout", "tokenizers", "options")}
+    skipped = tuple((str(name), str(reason)) for name, reason in value["skipped"])
+    whole = bool(value["complete"])
+    return Manifest(**parts, vocabulary=int(value["vocabulary"]), complete=whole, shards=tuple(shards), skipped=skipped)
 
 
 def read_shard(path: Path) -> tuple[pa.Table, dict[str, Any], ShardInfo]:
@@ -288,7 +300,7 @@ class Shards:
 def open_shards(
     folder: str | os.PathLike[str], layout: Mapping[str, Any] | None = None, checksums: bool = False
 ) -> Shards:
-    """Read a finished data set. It is held in memory: 4 bytes an id, some 60 a row.
+    """Read a finished data set. It is held in memory: 4 bytes an id, twice that while it is read.
 
     layout: refuse a set of another one. checksums: hold the SHA-256 of every shard against the manifest; the checksum
     of each page is looked at anyway. Raises ShardError.
@@ -299,9 +311,7 @@ def open_shards(
         raise ShardError(f"{folder}: is not finished; {AGAIN}")
     if layout is not None and manifest.layout != layout:
         raise ShardError(f"{folder}: its ids are of another layout; prepare it again with the options of this one")
-    total = sum(manifest.tokens.values())
-    ids, at = np.empty(total, np.int32), 0
-    tables, lengths = [], []
+    tables, lengths, flat = [], [], [np.zeros(0, np.int32)]
     for shard in manifest.shards:
         table, _, found = read_shard(folder / shard.file)
         if (found.rows, found.bytes, found.tokens) != (shard.rows, shard.bytes, shard.tokens) or (
@@ -310,11 +320,10 @@ def open_shards(
             raise ShardError(f"{folder / shard.file}: is not the one the manifest tells of; {AGAIN}")
         column = _one(table, "ids")
         lengths.append(np.diff(column.offsets.to_numpy()))
-        flat = column.flatten().to_numpy()
-        ids[at : at + len(flat)] = flat
-        at += len(flat)
+        flat.append(column.flatten().to_numpy())
         tables.append(table.drop_columns(["ids"]))
-    if total and not 0 <= int(ids.min()) <= int(ids.max()) < manifest.vocabulary:
+    ids = np.concatenate(flat)
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < manifest.vocabulary:
         raise ShardError(f"{folder}: has ids outside its layout's 0 to {manifest.vocabulary - 1}; {AGAIN}")
     offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
     whole = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
