@@ -31,14 +31,20 @@ from typing import Any
 import numpy as np
 
 from panglot._limits import MAX_FRAME_PIXELS, MAX_PIXELS, MAX_RATE
-from panglot.layout import BUDGETS, FPS, LEVELS, MARKS, PARTS, RATES, Layout
+from panglot.layout import BUDGETS, FPS, HEADERS, LEVELS, MARKS, PARTS, RATES, STRIDES, Layout, LayoutError
 from panglot.tokenizers.audio import RUN, blocks, due_blocks
-from panglot.tokenizers.base import ABSENT, Codes, CodesError
+from panglot.tokenizers.base import ABSENT, SPLIT, Codes, CodesError
 from panglot.tokenizers.flags import flags
-from panglot.tokenizers.video import GROUP
+from panglot.tokenizers.video import GROUP, HOLD
 
 STOP, WHOLE, NESTED, FREE, SCALED = range(len(LEVELS))
 P_STOP, P_IMAGE, P_CHANGE, P_SAME = range(len(PARTS))
+
+LONGEST = 1 << 40
+"""Samples of a sound and frames of a video at most."""
+
+SLOWEST = 1e-6
+"""Every rate of frames is above this."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,10 @@ class Bounds:
     """How large what is read or sampled may be. The defaults are those of reading; sampling wants smaller ones."""
 
     tokens: int = BUDGETS[-1]
-    text: int = 1 << 40
+    text: int = LONGEST
     pixels: int = MAX_PIXELS
-    frames: int = 1 << 40
-    samples: int = 1 << 40
+    frames: int = LONGEST
+    samples: int = LONGEST
     usual: bool = False
     """Only sampling rates and rates of frames that have a symbol of their own."""
 
@@ -75,6 +81,20 @@ class Grammar:
 
     layout: Layout
     bounds: Bounds = Bounds()
+
+    def __post_init__(self):
+        """Raise LayoutError where the layout lacks what the coroutines ask for."""
+        sizes = self.layout.sizes
+        needed = [*(a.name for a in HEADERS), "split", "span", "hold", "depth", "image/32", "change/32"]
+        if missing := [name for name in (*needed, "audio/1") if name not in sizes]:
+            raise LayoutError(f"a layout without the alphabet {missing[0]} has no grammar")
+        wrong = [name for name, size in (("split", SPLIT.size), ("span", GROUP), ("hold", HOLD)) if sizes[name] != size]
+        if wrong or sizes["depth"] < (self.layout.depth + 1) * RUN:
+            raise LayoutError(f"the alphabet {[*wrong, 'depth'][0]} is not that of this panglot")
+        for kind, order in (("image", STRIDES), ("change", STRIDES), ("audio", range(1, self.layout.depth + 1))):
+            names = [name for name in sizes if name.startswith(kind + "/")]
+            if names != [f"{kind}/{n}" for n in order][: len(names)]:
+                raise LayoutError(f"the alphabets of {kind} are not coarse to fine without gaps")
 
     def sample(self) -> Reader:
         """A whole sample from its bos on. Returns a list of Codes, "ask" and "give"."""
@@ -219,7 +239,7 @@ class Grammar:
         for _ in range(8):
             data.append((yield Ask("number", tuple(range(256)))))
         (value,) = struct.unpack(">d", data)
-        if not 0 < value < 1e4:
+        if not SLOWEST < value < 1e4:
             raise CodesError(f"a stream says {value} frames/s; it must be positive and under 10,000")
         return value
 

@@ -9,6 +9,7 @@ Not here: in which order symbols may come (`panglot.grammar`), and media to ids 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ the coarser one or anywhere; or, before the first level, the size at which the p
 
 PARTS = ("stop", "image", "change", "same")
 """What comes next in a video; after `stop` the last picture is held to the end."""
+
+STRIDES = (32, 16, 8)
+"""Of the levels of pictures and of change that there can be, coarse to fine."""
 
 HEADERS = (
     NUMBER,
@@ -73,21 +77,31 @@ class Layout:
         for a, wanted in ((a, w) for a in self.alphabets for w in (Alphabet("mark", len(MARKS)), *HEADERS)):
             if a.name == wanted.name and a.size != wanted.size:
                 raise LayoutError(f"alphabet {a.name} has {a.size} symbols, this panglot knows {wanted.size}")
+        if min(self.sizes.values()) < 1:
+            raise LayoutError("every alphabet has at least one symbol")
+        for name, bases in self.digits.items():
+            if self.sizes.get(name) != math.prod(bases) or min(bases, default=0) < 1:
+                raise LayoutError(f"the digits {bases} do not make the symbols of an alphabet {name}")
 
     @classmethod
     def standard(cls, depth: int = 4, strides: Sequence[int] = (32, 16, 8), change: Sequence[int] = (32, 16)) -> Layout:
         """From the installed tokenizers: `depth` codes a block of sound, these strides of pictures and of change.
 
-        What is left out cannot be packed, and takes no ids.
+        What is left out cannot be packed, and takes no ids. Raises LayoutError for what the tokenizers do not have.
         """
         from panglot.tokenizers import tokenizer
 
         text, image, audio, video = (tokenizer(m) for m in ("text", "image", "audio", "video"))
+        for given in (tuple(strides), tuple(change)):
+            if not given or given != STRIDES[: len(given)]:
+                raise LayoutError(f"strides {given} are not the coarsest of {STRIDES}, one or more")
+        if not 1 <= depth <= audio.depth:  # type: ignore[attr-defined]
+            raise LayoutError(f"depth {depth}: a block of sound has 1 to {audio.depth} codes")  # type: ignore[attr-defined]
         wanted = {f"image/{s}" for s in strides} | {f"change/{s}" for s in change}
         wanted |= {f"audio/{k}" for k in range(1, depth + 1)} | {"span", "hold", "depth"}
         media = {a.name: a for coder in (video, image, audio) for a in coder.alphabets if a.name in wanted}
-        digits = {f"image/{s}": v.fsq.levels for s, v in zip((32, 16, 8), image.network.levels, strict=True)}  # type: ignore[attr-defined]
-        digits |= {f"change/{s}": v.fsq.levels for s, v in zip((32, 16, 8), video.network.levels, strict=True)}  # type: ignore[attr-defined]
+        digits = {f"image/{s}": v.fsq.levels for s, v in zip(STRIDES, image.network.levels, strict=True)}  # type: ignore[attr-defined]
+        digits |= {f"change/{s}": v.fsq.levels for s, v in zip(STRIDES, video.network.levels, strict=True)}  # type: ignore[attr-defined]
         digits |= {f"audio/{k}": v.fsq.levels for k, v in enumerate(audio.network.nested, 1)}  # type: ignore[attr-defined]
         ordered = [media[name] for name in sorted(media, key=_place)]
         first = (*text.alphabets, Alphabet("mark", len(MARKS)), *HEADERS, SPLIT)
@@ -157,7 +171,7 @@ class Layout:
         try:
             alphabets = tuple(Alphabet(str(name), int(size)) for name, size in value["alphabets"])
             return cls(alphabets, {str(k): tuple(int(n) for n in v) for k, v in value["digits"].items()})
-        except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
             raise LayoutError(f"not a layout ({fault})") from None
 
 

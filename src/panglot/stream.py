@@ -14,9 +14,24 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from panglot.grammar import FREE, NESTED, P_CHANGE, P_IMAGE, P_SAME, P_STOP, SCALED, STOP, WHOLE, Cursor, Grammar
+from panglot._limits import MAX_FRAME_PIXELS, MAX_PIXELS, MAX_RATE
+from panglot.grammar import (
+    FREE,
+    LONGEST,
+    NESTED,
+    P_CHANGE,
+    P_IMAGE,
+    P_SAME,
+    P_STOP,
+    SCALED,
+    SLOWEST,
+    STOP,
+    WHOLE,
+    Cursor,
+    Grammar,
+)
 from panglot.layout import BUDGETS, FPS, MARKS, RATES, Layout
-from panglot.tokenizers.audio import blocks, due_blocks
+from panglot.tokenizers.audio import RUN, blocks, due_blocks
 from panglot.tokenizers.base import ABSENT, Codes, CodesError, header_int, nested_in, split_flags
 from panglot.tokenizers.video import GROUP
 
@@ -43,6 +58,8 @@ def pack_segment(codes: Codes, layout: Layout) -> np.ndarray:
     """One segment with the mark that opens it: int32 [N]. Raises CodesError as `pack` does."""
     if codes.modality not in ("text", "image", "audio", "video"):
         raise CodesError(f"codes of {codes.modality!r} are no medium and have no place in a stream")
+    if any(not np.issubdtype(array.dtype, np.integer) for part in codes.walk() for array in part.arrays.values()):
+        raise CodesError("codes must be integers")
     writer = _Writer(layout)
     writer.put("mark", MARKS.index(codes.modality))
     getattr(writer, codes.modality)(codes)
@@ -94,32 +111,40 @@ class _Writer:
         self.put("budget", bisect_left(BUDGETS, max(1, tokens)))
 
     def text(self, codes: Codes) -> None:
+        _header(codes)
+        if list(codes.arrays) != ["text"] or codes.arrays["text"].ndim != 1 or codes.children:
+            raise CodesError("a text needs one row of codes, and nothing else")
         self.put("text", codes.arrays["text"])
         self.put("mark", MARKS.index("end"))
 
     def image(self, codes: Codes) -> None:
         self.budget(codes)
-        self.number(header_int(codes, "height", 1))
-        self.number(header_int(codes, "width", 1))
+        for side in _size(codes, MAX_PIXELS):
+            self.number(side)
         self.picture(codes)
 
     def picture(self, codes: Codes) -> None:
         """The size at which it is coded, where that is another, and the levels."""
-        if "coded_height" in codes.header or "coded_width" in codes.header:
+        scaled = ("coded_height", "coded_width") if len(codes.header) > 2 else ()
+        _header(codes, "height", "width", *scaled)
+        size = _size(codes, MAX_PIXELS, *scaled)
+        if scaled:
             self.put("level", SCALED)
-            self.number(header_int(codes, "coded_height", 1))
-            self.number(header_int(codes, "coded_width", 1))
-        if not codes.arrays:
-            raise CodesError("a picture needs its coarsest level")
-        self.levels("image", dict(codes.arrays))
+            self.number(size[0])
+            self.number(size[1])
+        if not codes.arrays or codes.children:
+            raise CodesError("a picture needs its coarsest level, and has no parts")
+        self.levels("image", dict(codes.arrays), size)
 
-    def levels(self, kind: str, arrays: dict[str, np.ndarray]) -> None:
+    def levels(self, kind: str, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> None:
         strides = self.layout.strides(kind)
         known = [f"{kind}/{s}" for s in strides]
         if list(arrays) != known[: len(arrays)]:
             raise CodesError(f"levels {', '.join(arrays)} are not the first of the layout's {', '.join(known)}")
         before: np.ndarray | None = None
-        for name, array in arrays.items():
+        for stride, (name, array) in zip(strides, arrays.items(), strict=False):
+            if array.shape != (-(-size[0] // stride), -(-size[1] // stride)):
+                raise CodesError(f"{name} has shape {array.shape}, which does not cover {size[1]} x {size[0]} pixels")
             possible = nested_in(array, before)
             present = array != ABSENT
             if present.all():
@@ -137,12 +162,15 @@ class _Writer:
             self.put("rate", len(RATES))
         elif rate in RATES[1:]:
             self.put("rate", RATES.index(rate))
-        else:
+        elif rate <= MAX_RATE:
             self.put("rate", 0)
             self.number(rate)
+        else:
+            raise CodesError(f"a rate of {rate} Hz is over the limit of {MAX_RATE}")
 
     def audio(self, codes: Codes) -> None:
-        samples, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
+        _header(codes, "samples", "rate")
+        samples, rate = self.length(codes), header_int(codes, "rate", 1)
         self.budget(codes)
         self.rate(rate)
         self.number(len(codes.arrays))
@@ -150,24 +178,39 @@ class _Writer:
         if not codes.children:
             self.sound(codes, blocks(samples, rate))
             return
+        left = blocks(samples, rate)
         for span in codes.children:
             arrays = dict(span.arrays)
-            self.put("depth", arrays.pop("depth"))
-            self.sound(Codes("audio", {}, arrays), None)
+            symbol = _single(span, "depth")
+            depth, count = symbol // RUN, symbol % RUN + 1
+            arrays.pop("depth")
+            left -= count
+            if span.modality != "span" or span.header or span.children or len(arrays) != depth or left < 0:
+                raise CodesError("the spans of a sound are not those that its length needs")
+            self.put("depth", symbol)
+            if depth:
+                self.sound(Codes("audio", {}, arrays), count)
+        if left or codes.arrays:
+            raise CodesError("the spans of a sound are not those that its length needs")
 
-    def sound(self, codes: Codes, count: int | None) -> None:
-        """Codes of blocks in the order of time; count: how many blocks there must be, where that is known."""
+    def length(self, codes: Codes) -> int:
+        """Samples of a sound. Raises CodesError where they are more than a stream can hold."""
+        samples = header_int(codes, "samples")
+        if samples > LONGEST:
+            raise CodesError(f"a sound of {samples} samples is over the limit of {LONGEST}")
+        return samples
+
+    def sound(self, codes: Codes, count: int) -> None:
+        """Codes of so many blocks in the order of time."""
         names = [f"audio/{k}" for k in range(1, len(codes.arrays) + 1)]
-        if list(codes.arrays) != names or len({a.shape for a in codes.arrays.values()}) > 1:
-            raise CodesError(f"sound needs audio/1, audio/2, ... of one length, not {', '.join(codes.arrays)}")
+        if list(codes.arrays) != names:
+            raise CodesError(f"sound needs audio/1, audio/2, ... in order, not {', '.join(codes.arrays)}")
         if len(names) > self.layout.depth:
             raise CodesError(
                 f"{len(names)} codes a block of sound, the layout has {self.layout.depth}: use a depth of at most that"
             )
-        if count is not None and (not names or codes.arrays[names[0]].shape != (count,)):
+        if not names or any(array.shape != (count,) for array in codes.arrays.values()):
             raise CodesError(f"a sound of this length has {count} blocks, these codes have others")
-        if not names:
-            return
         grid = np.stack(list(codes.arrays.values()))
         for name, row in zip(names, grid, strict=True):
             if row.size and not 0 <= row.min() <= row.max() < self.layout.sizes[name]:
@@ -176,32 +219,42 @@ class _Writer:
         self.found.append((grid + starts).T.ravel().astype(np.int32))
 
     def video(self, codes: Codes) -> None:
+        _header(codes, "height", "width", "frames", "fps", "samples", "rate")
+        if codes.arrays or any(part.children for part in codes.children):
+            raise CodesError("the codes of a video are in its parts, and those have none")
         self.budget(codes)
-        for name in ("height", "width", "frames"):
-            self.number(header_int(codes, name, 1))
-        fps, rate = codes.header["fps"], codes.header.get("rate")
-        assert isinstance(fps, int | float)
+        frames, fps, rate = header_int(codes, "frames", 1), codes.header["fps"], codes.header["rate"]
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not SLOWEST < fps < 1e4:
+            raise CodesError(f"a video of {fps} frames/s; it must be positive and under 10,000")
+        if frames > LONGEST:
+            raise CodesError(f"a video of {frames} frames is over the limit of {LONGEST}")
+        for number in (*_size(codes, MAX_FRAME_PIXELS), frames):
+            self.number(number)
         if float(fps) in FPS[1:]:
             self.put("fps", FPS.index(float(fps)))
         else:
             self.put("fps", 0)
             self.put("number", np.frombuffer(struct.pack(">d", fps), np.uint8))
         self.rate(None if rate is None else header_int(codes, "rate", 1))
-        heard = [part for part in codes.children if part.modality == "audio"]
+        depths = {len(part.arrays) for part in codes.children if part.modality == "audio"}
+        if len(depths) > 1 or (rate is None and (depths or codes.header["samples"] is not None)):
+            raise CodesError("a video needs sound of one depth and a rate, or neither sound nor samples")
         waiting = 0
         if rate is not None:
-            samples = header_int(codes, "samples")
-            waiting = blocks(samples, header_int(codes, "rate", 1))
-            self.number(len(heard[0].arrays) if heard else 1)
-            self.number(samples)
+            self.number(depths.pop() if depths else 1)
+            self.number(self.length(codes))
+            waiting = blocks(self.length(codes), header_int(codes, "rate", 1))
         self.parts(codes, float(fps), waiting)
 
     def parts(self, codes: Codes, fps: float, waiting: int) -> None:
         """The parts, each with the sound that is due after it, which must be where the tokenizer puts it."""
         frames, shown, placed = header_int(codes, "frames", 1), 0, 0
         rest = list(codes.children)
+        if not rest or rest[0].modality != "image":
+            raise CodesError("a video must begin with a keyframe")
+        size = _size(codes, MAX_FRAME_PIXELS)
         while rest and rest[0].modality != "audio":
-            shown += self.part(rest.pop(0))
+            shown += self.part(rest.pop(0), size)
             if shown > frames:
                 raise CodesError(f"the parts of a video show {shown} frames, its header says {frames}")
             n = max(0, min(due_blocks(shown, fps) - placed, waiting - placed))
@@ -217,24 +270,51 @@ class _Writer:
     def heard(self, rest: list[Codes], count: int) -> int:
         if not rest or rest[0].modality != "audio":
             raise CodesError("the sound of a video is not where it is due: encode it with panglot's video tokenizer")
+        _header(rest[0])
         self.sound(rest.pop(0), count)
         return count
 
-    def part(self, part: Codes) -> int:
-        """One part; returns how many frames it shows."""
+    def part(self, part: Codes, size: tuple[int, int]) -> int:
+        """One part of a video of this size; returns how many frames it shows."""
         if part.modality == "image":
+            if _size(part, MAX_FRAME_PIXELS) != size:
+                raise CodesError("a keyframe's size differs from the video's")
             self.put("part", P_IMAGE)
             self.picture(part)
             return 1
+        _header(part)
         if part.modality == "same":
+            hold = _single(part, "hold")
+            if len(part.arrays) > 1:
+                raise CodesError("a same part has one hold code, and nothing else")
             self.put("part", P_SAME)
-            self.put("hold", part.arrays["hold"])
-            return (int(part.arrays["hold"][0]) + 1) * GROUP
+            self.put("hold", hold)
+            return (hold + 1) * GROUP
         if part.modality != "change":
             raise CodesError(f"a video has no part {part.modality!r}")
-        arrays = dict(part.arrays)
+        span = _single(part, "span")
         self.put("part", P_CHANGE)
-        self.put("span", arrays["span"])
-        span = int(arrays.pop("span")[0]) + 1
-        self.levels("change", arrays)
-        return span
+        self.put("span", span)
+        self.levels("change", {name: array for name, array in part.arrays.items() if name != "span"}, size)
+        return span + 1
+
+
+def _header(codes: Codes, *names: str) -> None:
+    """Raise CodesError unless the header has these fields and no others: those would be lost in a stream."""
+    if set(codes.header) != {*names}:
+        raise CodesError(f"{codes.modality} codes need the header {', '.join(names) or 'of nothing'}, and no more")
+
+
+def _size(codes: Codes, most: int, height: str = "height", width: str = "width") -> tuple[int, int]:
+    """Two sides out of a header, of at most so many pixels together. Raises CodesError."""
+    sides = header_int(codes, height, 1), header_int(codes, width, 1)
+    if sides[0] * sides[1] > most:
+        raise CodesError(f"a picture of {sides[1]} x {sides[0]} is over the limit of {most} pixels")
+    return sides
+
+
+def _single(part: Codes, name: str) -> int:
+    """The one code of an alphabet that a part begins with. Raises CodesError."""
+    if list(part.arrays)[:1] != [name] or part.arrays[name].shape != (1,) or part.arrays[name][0] < 0:
+        raise CodesError(f"a {part.modality} part begins with one {name} code")
+    return int(part.arrays[name][0])
