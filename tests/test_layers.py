@@ -46,13 +46,17 @@ LAYERS = (
     {"muon"},
     {"train"},
     {"pretrain"},
+    {"judges"},
+    {"judge_training", "cells"},
+    {"evaluate"},
+    {"evaluate_report"},
     {"inspect", "compare"},
     {"grid"},
     {"report"},
     {"compare_report", "grid_report"},
     {"panglot"},
     {"_terminal"},
-    {"cli_model"},
+    {"cli_model", "cli_generate"},
     {"cli", "testing"},
 )
 """Bottom first. A module may import from below, and from its own layer where the layer has several modules by design.

@@ -12,6 +12,7 @@ PUBLIC = {
     *("open", "probe", "save", "open_stream"),
     *("Codes", "Alphabet", "Tokenizer", "CodesError", "tokenizer"),
     *("encode", "decode", "read_tokens", "write_tokens", "TokenFileError"),
+    *("load", "Panglot"),
     "__version__",
 }
 

@@ -3,6 +3,7 @@
     import panglot as pg
     codes = pg.encode(pg.open("dog.jpg"))
     pg.decode(codes).save("back.png")
+    pg.load().generate([pg.open("bark.ogg"), "draw it"], want="image")[0].save("dog.png")
 
 This module holds the public names and nothing else. Each is imported when it is first used, so that `import panglot`
 costs milliseconds and loads neither torch nor a codec.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panglot.convert import decode, encode, read_tokens, write_tokens
+    from panglot.generate import Panglot, load
     from panglot.media import Audio, Image, MediaError, MediaInfo, Text, Video, open, open_stream, probe, save
     from panglot.tokenfile import TokenFileError
     from panglot.tokenizers import tokenizer
@@ -30,6 +32,7 @@ __all__ = [
     "Image",
     "MediaError",
     "MediaInfo",
+    "Panglot",
     "Text",
     "TokenFileError",
     "Tokenizer",
@@ -37,6 +40,7 @@ __all__ = [
     "__version__",
     "decode",
     "encode",
+    "load",
     "open",
     "open_stream",
     "probe",
@@ -48,6 +52,7 @@ __all__ = [
 
 _HOME = {
     "panglot.convert": ("decode", "encode", "read_tokens", "write_tokens"),
+    "panglot.generate": ("Panglot", "load"),
     "panglot.media": (
         *("Audio", "Image", "MediaError", "MediaInfo", "Text", "Video"),
         *("open", "open_stream", "probe", "save"),

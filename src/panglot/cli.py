@@ -1,4 +1,4 @@
-"""The `panglot` command: encode, decode, inspect, compare, count, demo.
+"""The `panglot` command.
 
 Thin verbs over `panglot.convert`, `panglot.inspect` and `panglot.report`, which are imported when a command runs, so
 that `panglot --help` stays fast. What this module adds is manners: faults of a file are one line on standard error
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from panglot import __version__, cli_model
+from panglot import __version__, cli_generate, cli_model
 from panglot._terminal import (
     BAD_INPUT,
     BadInput,
@@ -303,6 +303,9 @@ def plan(
 
 app.command()(cli_model.scan)
 app.command()(cli_model.prepare)
+app.command("eval")(cli_model.evaluate)
+app.command()(cli_generate.train)
+app.command()(cli_generate.generate)
 
 
 @app.command()

@@ -158,6 +158,11 @@ class Panglot:
         )
 
 
+def load(path: str | Path | None = None) -> Panglot:
+    """The model that panglot ships, or the one in a folder that `panglot train` made. Raises CheckpointError."""
+    return Panglot.load(path)
+
+
 class _Run:
     """Rows that are drawn side by side, and beside each, with guidance, the same without its request."""
 

@@ -1,0 +1,169 @@
+"""The verbs of `panglot` for a model: train, generate.
+
+Thin, like those of `panglot.cli`, which registers them: what they do is imported when they run. Not here: the data step
+and the evaluation (`panglot.cli_model`).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import typer
+
+from panglot._terminal import BadInput, Log, check_input, progress, shown
+
+SUFFIX = {"text": ".txt", "image": ".png", "audio": ".wav", "video": ".mp4"}
+
+
+def train(
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="A data set that panglot prepare made.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Folder of the run; it is resumed there.")],
+    size: Annotated[str, typer.Option(help="mini, small or base.")] = "mini",
+    steps: Annotated[int, typer.Option(help="Batches in all.")] = 4000,
+    rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
+    length: Annotated[int, typer.Option(help="Tokens of a row.")] = 448,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate; else the one of the size.")] = None,
+    muon: Annotated[bool, typer.Option(help="Train matrices with Muon, or all with AdamW.")] = True,
+    seed: Annotated[int, typer.Option(help="Same seed, same run.")] = 0,
+) -> None:
+    """Train a model on a token data set, or go on where it was stopped. RUN/model is a stock Qwen3 checkpoint."""
+    from panglot.model import SIZES
+
+    if size not in SIZES:
+        raise BadInput(f"--size {size}: choose {', '.join(SIZES)}")
+    for name, value in (("steps", steps), ("rows", rows), ("length", length)):
+        if value < 1:
+            raise BadInput(f"--{name} {value}: give at least 1")
+    from panglot import pretrain
+    from panglot.checkpoint import CheckpointError
+    from panglot.layout import LayoutError
+    from panglot.shards import ShardError
+    from panglot.train import TrainError
+
+    try:
+        options = pretrain.TrainOptions(size, steps, rows, length, lr, muon, seed=seed)
+        print(f"The model is {shown(pretrain.train(shards, out, options))}")
+    except (ShardError, LayoutError, TrainError, CheckpointError) as error:
+        raise BadInput(shown(str(error))) from None
+
+
+def generate(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, and texts in quotes, in any order.")],
+    want: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; several times for several.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE|DIR", help="Where media are written.")] = None,
+    model: Annotated[Path | None, typer.Option(metavar="DIR", help="A model of yours, RUN/model.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="At most so many tokens: draw coarse or fine.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Answers to draw.")] = 1,
+    seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="0: the likeliest; else 0 for text, 0.9 for media.")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up so much.")] = 0.95,
+    guidance: Annotated[float, typer.Option(help="Above 1: keep closer to the inputs.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer, nothing else.")] = False,
+) -> None:
+    """Give any media, get any media: panglot generate bark.ogg "draw it" --want image -o dog.png"""
+    wanted = [name for group in want or [] for name in group.split(",")]
+    if unknown := [w for w in wanted if w not in SUFFIX]:
+        raise BadInput(f"--want {unknown[0]}: choose among {', '.join(SUFFIX)}")
+    if n < 1:
+        raise BadInput(f"--n {n}: give at least 1")
+    given = [_input(name) for name in inputs]
+    from panglot.checkpoint import CheckpointError
+    from panglot.generate import GenerateError, Panglot, Settings
+    from panglot.layout import LayoutError
+
+    log = Log(as_json)
+    try:
+        settings = Settings(tokens, seed, temperature, top_p, guidance)
+        loaded = Panglot.load(model)
+        streamed = _Streamed(loaded) if wanted == ["text"] and n == 1 and not as_json else None
+        start = perf_counter()
+        with progress("generate"):
+            answers = loaded.answers(given, wanted or None, n, streamed, settings)
+        _written(answers, out, log, perf_counter() - start, streamed is not None)
+    except (GenerateError, CheckpointError, LayoutError) as error:
+        raise BadInput(shown(str(error))) from None
+    log.finish()
+
+
+class _Streamed:
+    """Prints a text as it comes, in whole characters."""
+
+    def __init__(self, loaded: Any):
+        from panglot.tokenizers import tokenizer
+
+        self.coder, self.ids, self.printed = tokenizer("text"), [], 0
+        self.size = loaded.layout.sizes["text"]
+
+    def __call__(self, row: int, alphabet: str, symbol: int) -> None:
+        import numpy as np
+
+        from panglot.tokenizers.base import Codes
+
+        if alphabet != "text":
+            return
+        self.ids.append(symbol)
+        text = self.coder.decode(Codes("text", {}, {"text": np.array(self.ids, np.int32)})).text
+        ready = text.rstrip("\ufffd")
+        print(ready[self.printed :], end="", flush=True)
+        self.printed = len(ready)
+
+
+def _input(name: str) -> Any:
+    """A medium where `name` is a file, else a text; what looks like the name of a file must be one."""
+    from panglot import media
+
+    path = Path(name)
+    try:
+        there = path.exists()
+    except OSError:  # too long for a name: a text
+        there = False
+    if there:
+        check_input(path)
+        try:
+            return media.open(path)
+        except media.MediaError as error:
+            raise BadInput(shown(str(error))) from None
+    if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".wav", ".ogg", ".mp3", ".flac", ".mp4", ".webm"}:
+        raise BadInput(f"{shown(name)}: does not exist; check the name, or put a text in other words")
+    return name
+
+
+def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: float, printed: bool) -> None:
+    """Texts to standard output, media to files: FILE itself for a single one, else numbered."""
+    from panglot import convert, media
+
+    count = sum(len(answer) for answer in answers)
+    number = 0
+    for row, answer in enumerate(answers):
+        told = []
+        for codes in answer:
+            number += 1
+            tokens = sum(codes.tokens().values())
+            if codes.modality == "text" and (out is None or out.is_dir() or count > 1):
+                told.append({"modality": "text", "text": convert.decode(codes).text, "tokens": tokens})  # type: ignore[union-attr]
+                if not log.as_json:
+                    print("" if printed else shown(told[-1]["text"]))
+                continue
+            target = _target(out, codes.modality, number, count)
+            media.save(convert.decode(codes), target)
+            told.append({"modality": codes.modality, "output": str(target), "tokens": tokens})
+            if not log.as_json:
+                print(f"{shown(target)}  {codes.modality}, {tokens} tokens")
+        if log.as_json:
+            log.object_line({"answer": row, "parts": told, "seconds": round(seconds, 3)})
+    if not log.as_json:
+        print(f"{seconds:.2f} s", file=sys.stderr)
+
+
+def _target(out: Path | None, modality: str, number: int, count: int) -> Path:
+    if out is None:
+        return Path(f"answer-{number}{SUFFIX[modality]}")
+    if out.is_dir() or (not out.suffix and count > 1):
+        out.mkdir(parents=True, exist_ok=True)
+        return out / f"answer-{number}{SUFFIX[modality]}"
+    if count == 1:
+        return out if out.suffix else out.with_suffix(SUFFIX[modality])
+    return out.with_name(f"{out.stem}-{number}{SUFFIX[modality]}")
