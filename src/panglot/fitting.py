@@ -7,7 +7,7 @@ checkpoint, and is applied to whatever a user gives. Not here: tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,18 +24,26 @@ LOUD = 0.7
 class Fit:
     """What media become; None leaves a thing as it is.
 
-    side: of the square that pictures and frames are cropped to, in pixels. seconds: of sound and video at most, the
-    loudest part of a longer sound, the beginning of a longer video; sound is mixed down and resampled to 16 kHz and
-    fills whole blocks of 80 ms. fps: pictures a second of video at most.
+    side: of the square that pictures and frames are cropped to, in pixels. seconds: of sound at most, the loudest part
+    of a longer one; it is mixed down and resampled to 16 kHz, brought to an even level, and fills whole blocks of 80
+    ms. fps: pictures a second of video at most; frames: pictures of a video at most, the first ones, with their sound.
     """
 
     side: int | None = None
     seconds: float | None = None
     fps: float | None = None
+    frames: int | None = None
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < 1e6:
+                raise ValueError(f"{name} {value}: choose a number above 0")
+        if self.seconds is not None and self.seconds < BLOCK / RATE:
+            raise ValueError(f"seconds {self.seconds:g}: choose at least {BLOCK / RATE:g}, one block of sound")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fit:
-        return cls(**{name: value.get(name) for name in ("side", "seconds", "fps")})
+        return cls(**{field.name: value.get(field.name) for field in fields(cls)})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,16 +57,14 @@ class Fit:
         return self._video(medium) if isinstance(medium, Video) else medium
 
     def _video(self, video: Video) -> Video:
-        frames, fps = video.frames, video.fps
+        frames, fps, audio = video.frames, video.fps, video.audio
         if self.fps and self.fps < fps:
             shown = np.floor(np.arange(0, len(frames) / fps, 1 / self.fps) * fps).astype(int)
             frames, fps = frames[np.minimum(shown, len(frames) - 1)], self.fps
-        audio = video.audio
-        if self.seconds:
-            frames = frames[: max(1, round(self.seconds * fps))]
+        if self.frames:
+            frames = frames[: self.frames]
             if audio is not None:
-                mono = resampled(Audio(audio.samples[: round(self.seconds * audio.rate)], audio.rate))
-                audio = Audio(_leveled(mono[: round(len(frames) / fps * RATE)]), RATE)
+                audio = Audio(_leveled(resampled(audio)[: round(len(frames) / fps * RATE)]), RATE)
         if self.side:
             frames = np.stack([square(frame, self.side) for frame in frames])
         return Video(frames, fps, audio)

@@ -5,8 +5,8 @@
 
 The request is packed into one stream, `<ask>` inputs `<give>`, and goes on token by token. The grammar says at each
 position which ids are legal; the scores of those alone are computed, and one is drawn. So every answer is a valid
-medium, and a budget of tokens is never exceeded. Rows of a batch are at different places of the grammar, and each has a random
-generator of its own: an answer does not depend on how many are drawn beside it.
+medium, and a budget of tokens is never exceeded. Rows of a batch are at different places of the grammar, and each has a
+random generator of its own: an answer does not depend on how many are drawn beside it.
 
 Not here: the network (`panglot.model`), the grammar (`panglot.grammar`).
 """
@@ -97,8 +97,8 @@ class Panglot:
         """Media that answer the inputs.
 
         inputs: any number, any mix; a str is a text. want: "text", "image", "audio", "video", or several in order;
-        None: the model chooses what and how many. n: answers to draw. settings: those of `Settings`. Returns the media of the
-        first answer, then of the second, and so on. Raises GenerateError.
+        None: the model chooses what and how many. n: answers to draw. settings: those of `Settings`. Returns the media
+        of the first answer, then of the second, and so on. Raises GenerateError.
         """
         answers = self.answers(inputs, want, n, told, Settings(**settings))
         return [tokenizer(codes.modality).decode(codes) for answer in answers for codes in answer]
@@ -152,7 +152,7 @@ class Panglot:
             tokens=settings.tokens or settings.longest,
             text=settings.longest,
             pixels=side * side,
-            frames=max(1, round(seconds * (self.fit.fps or 25.0))),
+            frames=self.fit.frames or 100,
             samples=round(seconds * 48000),
             usual=True,
         )
