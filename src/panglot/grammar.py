@@ -69,7 +69,7 @@ class Bounds:
     frames: int = LONGEST
     samples: int = LONGEST
     usual: bool = False
-    """Only sampling rates and rates of frames that have a symbol of their own."""
+    """Only sampling rates and rates of frames that have a symbol of their own; without, not every choice is legal."""
 
 
 Reader = Generator[Ask, int, Any]
