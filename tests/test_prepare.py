@@ -253,6 +253,13 @@ def test_other_options_want_another_folder(folder, whole, tmp_path, options, wor
     assert contents(tmp_path / "set") == whole
 
 
+def test_another_method_wants_another_folder(folder, whole, tmp_path, monkeypatch):
+    prepare([folder], tmp_path / "set", OPTIONS)
+    monkeypatch.setattr(preparing, "METHOD", 99)
+    refused("method 1, not 99", "another folder", folders=[folder], out=tmp_path / "set", options=OPTIONS)
+    assert contents(tmp_path / "set") == whole
+
+
 def test_other_weights_or_another_folder_want_another_folder(folder, whole, tmp_path):
     prepare([folder], tmp_path / "set", OPTIONS)
     (tmp_path / "others").mkdir()

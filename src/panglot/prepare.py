@@ -45,7 +45,7 @@ from panglot.shards import (
 )
 from panglot.tokenizers import MODALITIES
 from panglot.tokenizers.weights import ASSETS
-from panglot.variants import Encoder, Options
+from panglot.variants import METHOD, Encoder, Options
 
 WEIGHTS = {m: "text.json" if m == "text" else f"{m}.safetensors" for m in MODALITIES}
 
@@ -172,7 +172,8 @@ def prepare(
         raise ShardError(f"{', '.join(map(str, folders))}: {_nothing([(s.name, s.reason) for s in found.skipped])}")
     layout = options.layout()
     weights = {m: hashlib.sha256((ASSETS / name).read_bytes()).hexdigest() for m, name in WEIGHTS.items()}
-    begun = Manifest(layout.to_json(), layout.size, weights, asdict(options) | {"folders": list(found.names)})
+    how = asdict(options) | {"folders": list(found.names), "method": METHOD}
+    begun = Manifest(layout.to_json(), layout.size, weights, how)
     _begin(out, [Path(f) for f in folders], begun)
     chunks = _chunks(found.samples)
     job, tell = _Job(out, options, begun), progress or (lambda part: None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ from panglot.tokenizers import tokenizer
 from panglot.tokenizers.audio import blocks
 from panglot.tokenizers.base import Codes, CodesError
 from panglot.tokenizers.pyramid import STRIDES
+
+METHOD = 1
+"""To be raised whenever the same sample and options are to give other segments, so that data sets are never a mix."""
 
 VIDEO_STRIDE = 16
 """The finest stride of videos; their finest level would be most of their tokens."""
@@ -207,6 +211,7 @@ class Encoder:
                 yield variant, within(plan, int(rng.integers(least, most + 1)))
 
     def _timed(self, path: Path, rng: np.random.Generator) -> Iterator[tuple[int, Codes]]:
+        """Of a sound or video: whole where it is short, as everything usually is that is not too long."""
         with media.open_stream(path, seconds=PIECE) as stream:
             info = stream.info
             depths = self.options.depths(info.modality)
@@ -216,7 +221,12 @@ class Encoder:
                 options["stride"] = self.options.video_stride
             elif blocks(info.samples or 0, info.rate or 1) * depths[-1] > self.options.max_tokens:
                 raise _TooLong
-            codes = coder.join(self._bounded(coder.encode_stream(stream, **options), depths[-1]))
+            first, second = next(stream), next(stream, None)
+            if second is None:
+                codes = coder.encode(first, **options)
+            else:
+                pieces = chain((first, second), stream)
+                codes = coder.join(self._bounded(coder.encode_stream(pieces, **options), depths[-1]))
         if info.modality == "video" and codes.header["rate"] is None:
             depths = depths[:1]  # without sound all would be the same
         chosen = [depths[0], *(depths[1 + i] for i in rng.permutation(len(depths) - 1))]
