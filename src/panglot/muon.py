@@ -30,20 +30,20 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure=None):  # type: ignore[override]
         """One update of every matrix that has a gradient."""
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+            alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
-                    alike[tuple(p.shape)].append(p)
-            for shape, parameters in alike.items():
+                    alike[tuple(p.shape)].append((p, p.grad))
+            for shape, pairs in alike.items():
                 updates = []
-                for p in parameters:
+                for p, gradient in pairs:
                     state = self.state[p]
                     if "momentum_buffer" not in state:
                         state["momentum_buffer"] = torch.zeros_like(p)
-                    kept = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(p.grad.lerp(kept, group["momentum"]))
+                    kept = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(kept, group["momentum"]))
                 scale = 0.2 * math.sqrt(max(shape)) * group["lr"]
-                for p, update in zip(parameters, orthogonal(torch.stack(updates)), strict=True):
+                for (p, _), update in zip(pairs, orthogonal(torch.stack(updates)), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.sub_(update.to(p.dtype), alpha=scale)
 
