@@ -7,22 +7,19 @@ here: what stands still (`pictures`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from concepts import BY_WORD, CONCEPTS, Concept
-from items import Item, Source, generator, slug, sources
+from items import Item, generator, slug
 from pictures import (
     SIDE,
-    Colour,
-    blurred,
     chosen_scenes,
     digit_sources,
     emoji_path,
     ground,
-    held_out_colours,
     near,
     paste,
     scene_row,
@@ -52,7 +49,7 @@ def track(motion: str, size: int, rng: Generator) -> list[tuple[float, float, fl
     motion: `left`, `right`, `up`, `down` (from edge to edge), `growing` (from half its size) or `bouncing`.
     """
     room = SIDE - size
-    across = room * rng.uniform(0.3, 0.7)
+    across = room * rng.uniform(0.4, 0.6)
     times = np.linspace(0.0, 1.0, FRAMES)
     if motion == "growing":
         sizes = size * (0.5 + 0.5 * times)
@@ -64,15 +61,12 @@ def track(motion: str, size: int, rng: Generator) -> list[tuple[float, float, fl
     return [(a, across, size) if motion in ("left", "right") else (across, a, size) for a in along]
 
 
-def film(
-    backdrop: Pillow.Image, path: Path, mirrored: bool, places: Sequence[tuple[float, float, float]]
-) -> np.ndarray:
+def film(backdrop: Pillow.Image, path: Path, places: Sequence[tuple[float, float, float]]) -> np.ndarray:
     """uint8 [T, 64, 64, 3]: the picture at `path` moved over a backdrop."""
     frames = []
     for x, y, size in places:
         canvas = backdrop.copy()
-        drawing = stamp(path, round(size))
-        paste(canvas, drawing.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if mirrored else drawing, x, y)
+        paste(canvas, stamp(path, round(size)), x, y)
         frames.append(np.asarray(canvas))
     return np.stack(frames)
 
@@ -88,20 +82,15 @@ def soundtrack(path: Path) -> Audio:
     return Audio(out, RATE)
 
 
-def clip(
-    path: Path, motion: str, mirror: bool, backdrop: Callable[[Generator], Pillow.Image], sound: Path, rng: Generator
-) -> Video:
-    """A picture of 30 to 44 pixels moving over a backdrop, with a sound."""
-    canvas = backdrop(rng)
-    places = track(motion, int(rng.integers(30, 45)), rng)
-    frames = film(canvas, path, mirror and rng.random() < 0.5, places)
-    return Video(frames, FPS, soundtrack(sound))
+def clip(path: Path, motion: str, sound: Path, rng: Generator) -> Video:
+    """A picture of 40 pixels moving over a plain ground, with a sound."""
+    return Video(film(ground(rng), path, track(motion, 40, rng)), FPS, soundtrack(sound))
 
 
 def scene_clip(path: Path, shown: Scene, sound: Path, rng: Generator) -> Video:
     """An object of 32 pixels moving over a plain colour."""
     canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
-    return Video(film(canvas, path, False, track(shown.value, 32, rng)), FPS, soundtrack(sound))
+    return Video(film(canvas, path, track(shown.value, 32, rng)), FPS, soundtrack(sound))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,14 +124,6 @@ class Soundtracks:
         ]
 
 
-def _backdrop(rng: Generator, photos: Sequence[Source], avoid: list[Colour]) -> tuple[str, Callable, dict]:
-    if rng.random() < 0.3:
-        source = photos[int(rng.integers(len(photos)))]
-        credit = {"ground_source": source.credit, "ground_origin": source.origin}
-        return "photo", partial(blurred, source.path), credit
-    return "colour", partial(ground, avoid=avoid), {}
-
-
 def _pictures(data: Path, split: str, seed: int, concept: Concept, count: int) -> list[tuple[Path, dict]]:
     """The pictures of `count` clips: the styles of the emoji in turn, or hands and handwriting."""
     if concept.digit is None:
@@ -159,22 +140,19 @@ def _pictures(data: Path, split: str, seed: int, concept: Concept, count: int) -
 
 
 def plan_clips(data: Path, out: Path, split: str, seed: int, made: Sequence[Item]) -> Iterator[Item]:
-    """Every concept in motion. Training shows no motion and no colour that the scenes hold out."""
+    """Every concept in motion. Training shows no motion that the scenes hold out."""
     sounds = Soundtracks(out, made, split)
-    photos = sources(data, split, "caltech101")
     count = CLIPS_TRAIN if split == "train" else CLIPS_HELD
     for concept in CONCEPTS:
         rng = generator(seed, split, "clips", concept.word)
         barred = forbidden(concept.word).get("motion") if split == "train" else None
         motions = [m for m in (*MOTIONS, "growing", "bouncing") if m != barred]
-        avoid = held_out_colours(concept.word) if split == "train" else []
         tracks = sounds.pick(concept.word, count, rng)
         for n, (path, picture) in enumerate(_pictures(data, split, seed, concept, count)):
             motion = motions[(n // 2 + n) % len(motions)]
-            style, backdrop, credit = _backdrop(rng, photos, avoid)
             row = {"text": concept.word, "kind": "film it", **picture, "concept": concept.word, "motion": motion}
-            row |= {"ground": style, **credit, **tracks[n][1]}
-            make = partial(clip, path, motion, concept.mirror, backdrop, tracks[n][0])
+            row |= tracks[n][1]
+            make = partial(clip, path, motion, tracks[n][0])
             yield Item(f"{split}/clips/{slug(concept.word)}/{n:02}.mp4", row, make)
 
 

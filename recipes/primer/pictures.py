@@ -1,4 +1,4 @@
-"""Pictures of the primer, 64 x 64: emoji on coloured grounds, crops of photographs, digits, and still scenes.
+"""Pictures of the primer, 64 x 64: emoji on plain grounds, crops of photographs, digits, and still scenes.
 
 Functions that draw take a random generator and return an Image; functions called `plan_...` list the files of a set.
 Not here: what moves (`clips`).
@@ -6,7 +6,6 @@ Not here: what moves (`clips`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -15,8 +14,7 @@ import numpy as np
 from concepts import BY_WORD, CONCEPTS, Concept
 from items import Item, Source, generator, slug, sources
 from PIL import Image as Pillow
-from PIL import ImageFilter
-from scenes import COLOURS, COUNTS, Scene, forbidden, grid
+from scenes import COLOURS, COUNTS, Scene, grid
 
 from panglot.media import Image
 
@@ -26,7 +24,7 @@ PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 160, 4
 DIGITS_TRAIN, DIGITS_HELD = 100, 10
 SCENES_TRAIN = 3
 
-Colour = Sequence[int] | np.ndarray
+Colour = Sequence[int]
 Generator = np.random.Generator
 
 
@@ -41,31 +39,13 @@ def stamp(path: Path, size: int) -> Pillow.Image:
         return image.convert("RGBA").resize((size, size), Pillow.Resampling.LANCZOS)
 
 
-def colour(rng: Generator, avoid: Sequence[Colour] = ()) -> np.ndarray:
-    """A random RGB colour at a distance from every colour in `avoid`."""
-    while True:
-        found = rng.integers(0, 256, 3)
-        if all(np.linalg.norm(found - np.asarray(other)) > 110 for other in avoid):
-            return found
+GROUNDS = ((255, 255, 255), (205, 225, 250), (250, 240, 200), (215, 215, 215))
+"""White, pale blue, pale yellow, grey: what is random about a ground is learned at the cost of what stands on it."""
 
 
-def ground(rng: Generator, avoid: Sequence[Colour] = ()) -> Pillow.Image:
-    """A plain ground, or one that goes from one random colour to another in a random direction."""
-    first, second = colour(rng, avoid), colour(rng, avoid)
-    if rng.random() < 0.45:
-        return Pillow.new("RGB", (SIDE, SIDE), tuple(int(v) for v in first))
-    angle = rng.uniform(0, 2 * math.pi)
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1) - 0.5
-    along = x * math.cos(angle) + y * math.sin(angle)
-    mix = ((along - along.min()) / np.ptp(along))[..., None]
-    return Pillow.fromarray((first * (1 - mix) + second * mix).round().astype(np.uint8))
-
-
-def blurred(path: Path, rng: Generator) -> Pillow.Image:
-    """A photograph out of focus, as a ground."""
-    with Pillow.open(path) as image:
-        square = crop(image.convert("RGB"), rng)
-    return square.filter(ImageFilter.GaussianBlur(4))
+def ground(rng: Generator) -> Pillow.Image:
+    """A plain ground."""
+    return Pillow.new("RGB", (SIDE, SIDE), GROUNDS[int(rng.integers(len(GROUNDS)))])
 
 
 def near(rgb: Colour, rng: Generator, jitter: int = 8) -> tuple[int, int, int]:
@@ -88,16 +68,12 @@ def crop(image: Pillow.Image, rng: Generator | None, least: float = 0.75) -> Pil
     return image.resize((SIDE, SIDE), Pillow.Resampling.LANCZOS, box=box)
 
 
-def emoji(path: Path, mirror: bool, avoid: Sequence[Colour], rng: Generator) -> Image:
-    """One emoji, 44 to 62 pixels large, near the centre of a random ground."""
-    canvas = ground(rng, avoid)
-    size = int(rng.integers(44, 63))
-    drawing = stamp(path, size)
-    if mirror and rng.random() < 0.5:
-        drawing = drawing.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
-    room = (SIDE - size) / 2
-    x, y = room + rng.uniform(-1, 1, 2) * (room + 2)
-    paste(canvas, drawing, x, y)
+def emoji(path: Path, rng: Generator) -> Image:
+    """One emoji, 54 to 62 pixels large, near the centre of a plain ground."""
+    canvas = ground(rng)
+    size = int(rng.integers(54, 63))
+    x, y = (SIDE - size) / 2 + rng.uniform(-2, 2, 2)
+    paste(canvas, stamp(path, size), x, y)
     return Image(np.asarray(canvas))
 
 
@@ -146,23 +122,16 @@ def emoji_path(data: Path, concept: Concept, style: str) -> Path:
     return data / "train" / style / f"{concept.emoji}.png"
 
 
-def held_out_colours(word: str) -> list[Colour]:
-    """Colours that no training file may show behind this object."""
-    found = forbidden(word)
-    return [COLOURS[found["colour"]]] if found else []
-
-
 def plan_emoji(data: Path, split: str) -> Iterator[Item]:
-    """Every concept in each style on grounds of its own."""
+    """Every concept in each style."""
     for concept in CONCEPTS:
         if concept.emoji is None:
             continue
-        avoid = held_out_colours(concept.word) if split == "train" else []
         for style in concept.styles:
             for n in range(EMOJI_TRAIN if split == "train" else EMOJI_HELD):
                 row = {"text": concept.word, "kind": "draw it", "source": f"{style} {concept.emoji}"}
                 row |= {"concept": concept.word, "style": style}
-                make = partial(emoji, emoji_path(data, concept, style), concept.mirror, avoid)
+                make = partial(emoji, emoji_path(data, concept, style))
                 yield Item(f"{split}/emoji/{slug(concept.word)}/{style}_{n:02}.png", row, make)
 
 

@@ -27,6 +27,7 @@ def train(
     length: Annotated[int, typer.Option(help="Tokens of a row.")] = 448,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate; else the one of the size.")] = None,
     muon: Annotated[bool, typer.Option(help="Train matrices with Muon, or all with AdamW.")] = True,
+    begin: Annotated[Path | None, typer.Option("--from", metavar="MODEL", help="Start from this model.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same run.")] = 0,
 ) -> None:
     """Train a model on a token data set, or go on where it was stopped. RUN/model is a stock Qwen3 checkpoint."""
@@ -44,7 +45,8 @@ def train(
     from panglot.train import TrainError
 
     try:
-        options = pretrain.TrainOptions(size, steps, rows, length, lr, muon, seed=seed)
+        start = None if begin is None else str(begin)
+        options = pretrain.TrainOptions(size, steps, rows, length, lr, muon, seed=seed, begin=start)
         print(f"The model is {shown(pretrain.train(shards, out, options))}")
     except (ShardError, LayoutError, TrainError, CheckpointError) as error:
         raise BadInput(shown(str(error))) from None

@@ -21,7 +21,7 @@ from panglot.layout import Layout
 REQUEST = 0.75
 """Share of samples that are requests; the others are segments one after another."""
 
-ALONE, TEXT, BOTH = 0.06, 0.56, 0.16
+ALONE, TEXT, BOTH = 0.05, 0.63, 0.12
 """Shares of samples: a medium alone (for guidance), with its text, with text and another medium; else with another."""
 
 ECHO = 0.01
@@ -29,6 +29,9 @@ ECHO = 0.01
 
 TOLD_FIRST, TOLD = 0.3, 0.85
 """How often the kind of a medium ("photo") is said before it, where it is given and where it is wanted."""
+
+WORDS = 3.0
+"""Weight in the loss of a text, of which there is little beside the tokens of other media."""
 
 GIVEN = 0.2
 """Weight in the loss of what is given, against 1 for what is wanted."""
@@ -149,7 +152,8 @@ class Mixer:
                 worth.insert(at, np.zeros(len(self.told[kind])))
                 modality.insert(at, np.full(len(self.told[kind]), -1))
             ids = self.segments.of(row)
-            put(ids, (1.0 if wanted else GIVEN) * len(ids) ** -0.5, MODALITIES.index(kinds[kind][0]))
+            weight = (1.0 if wanted else GIVEN) * (WORDS if kinds[kind][0] == "text" else 1.0)
+            put(ids, weight * len(ids) ** -0.5, MODALITIES.index(kinds[kind][0]))
         put(np.array([marks["eos"]]), 0.3, -1)
         return tuple(np.concatenate(part) for part in (pieces, worth, modality))  # type: ignore[return-value]
 
@@ -179,7 +183,7 @@ class Mixer:
         rows = media[int(rng.integers(len(media)))]
         if len(rows) == 1:
             return int(rows[0])
-        share = 1 / np.sqrt(self._lengths[rows])
+        share = 1 / self._lengths[rows]
         return int(rng.choice(rows, p=share / share.sum()))
 
 

@@ -40,7 +40,10 @@ HELD_OUT = 4
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """size: of the model; rows and length of a batch; lr: None for that of the size; muon: for matrices."""
+    """size: of the model; rows and length of a batch; lr: None for that of the size; muon: for matrices.
+
+    begin: the folder of a model to start from, of the same size and layout; None: from random weights.
+    """
 
     size: str = "mini"
     steps: int = 4000
@@ -50,6 +53,7 @@ class TrainOptions:
     muon: bool = True
     checkpoint_every: int = 250
     seed: int = 0
+    begin: str | None = None
 
 
 def segments(shards: Shards, split: str) -> Segments:
@@ -90,11 +94,17 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
         raise TrainError(f"{folder}: has no rows to train on; prepare it with a smaller --held")
     if np.diff(data.offsets).min() > options.length // 2:
         raise TrainError(f"{folder}: no row is as short as half of --length {options.length}; choose a longer one")
+    config = ModelConfig.sized(options.size, layout.size)
+    if options.length > config.positions:
+        raise TrainError(f"--length {options.length}: the model has {config.positions} positions; choose a shorter one")
     _same_run(run, shards, options)
     mixer = Mixer(data, layout, told(data, layout), options.rows, options.length, options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(options.seed)
-    learner = Learner(Transformer(ModelConfig.sized(options.size, layout.size)), layout).to(device)
+    learner = Learner(Transformer(config), layout)
+    if options.begin is not None:
+        _begin(learner, Path(options.begin))
+    learner = learner.to(device)
     lr = options.lr or RATES[options.size]
     schedule = Schedule(
         options.steps, lr, lr if options.muon else 0.0, checkpoint_every=options.checkpoint_every, seed=options.seed
@@ -111,6 +121,19 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
     fit(learner, mixer.batch, _on(device), schedule, run, evaluate)
     plot(run / "log.jsonl", run / "loss.png")
     return run / "model"
+
+
+def _begin(learner: Learner, folder: Path) -> None:
+    """Start from the weights of another model. Raises CheckpointError, or TrainError where it does not fit."""
+    model, layout, _ = checkpoint.load(folder)
+    if Layout.from_json(layout) != learner.layout:
+        raise TrainError(f"{folder}: is a model of another layout; prepare the data with its options")
+    if model.config != learner.model.config:
+        raise TrainError(f"{folder}: is a model of another size; choose it with --size")
+    learner.model.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for rows in learner.digits.values():
+            rows.zero_()  # they are folded into the embedding that was loaded
 
 
 def _on(device: str):
