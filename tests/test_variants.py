@@ -10,6 +10,7 @@ import panglot
 from panglot import media, variants
 from panglot.convert import OptionError
 from panglot.detail import ImagePlan
+from panglot.fitting import Fit
 from panglot.folders import Sample
 from panglot.media import Image, Text
 from panglot.stream import mark, unpack
@@ -272,3 +273,14 @@ def test_depths(depth):
     assert options.depths("video") == {1: (1,), 2: (1,), 3: (2,)}.get(depth, tuple(range(9, 1, -1)))
     assert options.layout().depth == depth
     assert variants.HEAD > IMAGE_HEAD
+
+
+def test_media_are_fitted_first(folder):
+    fit = Fit(side=32, seconds=0.4, fps=4.0, frames=3)
+    options = Options(held=0, fit=fit)
+    for name, alone in (("photo.png", "picture"), ("sound.wav", "sound"), ("film.mp4", "video")):
+        segments, skipped, layout = encoded(folder, name, options=options)
+        assert skipped == {}, alone
+        codes = unpack(np.concatenate([mark(layout, "bos"), segments[0].ids, mark(layout, "eos")]), layout)[0]
+        wanted = fit(media.open(folder / name))
+        assert tokenizer(codes.modality).decode(codes).info == wanted.info  # type: ignore[union-attr]

@@ -54,8 +54,8 @@ def train(
 
 def generate(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, and texts in quotes, in any order.")],
-    want: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; several times for several.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE|DIR", help="Where media are written.")] = None,
+    want: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; or several of them.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE|DIR", help="Where media go.")] = None,
     model: Annotated[Path | None, typer.Option(metavar="DIR", help="A model of yours, RUN/model.")] = None,
     tokens: Annotated[int | None, typer.Option(help="At most so many tokens: draw coarse or fine.")] = None,
     n: Annotated[int, typer.Option("--n", help="Answers to draw.")] = 1,

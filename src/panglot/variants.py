@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from panglot import media
 from panglot._source import identify
 from panglot.convert import OptionError
 from panglot.detail import ImagePlan
+from panglot.fitting import Fit
 from panglot.folders import Sample, Skipped
 from panglot.layout import Layout
 from panglot.media import Image, MediaError, MediaInfo, Text
@@ -64,6 +65,7 @@ class Options:
     stride:     of the finest level of pictures: 32, 16 or 8. depth: codes a block of sound at most.
     held:       part of the samples that is held out, 0 to 1, chosen by their names and the seed.
     max_tokens: segments that are longer are left out.
+    fit:        sizes that media are brought to first; the model made from the data set asks the same of its inputs.
     """
 
     join: str | None = None
@@ -73,6 +75,7 @@ class Options:
     held: float = 0.02
     seed: int = 0
     max_tokens: int = 2048
+    fit: Fit = field(default_factory=Fit)
 
     def __post_init__(self) -> None:
         if self.join not in (None, "text"):
@@ -191,10 +194,12 @@ class Encoder:
         return tokenizer("text").encode(Text(text))
 
     def _image(self, path: Path, info: MediaInfo, rng: np.random.Generator) -> Iterator[tuple[int, Codes]]:
+        if self.options.fit.side:
+            info = replace(info, height=self.options.fit.side, width=self.options.fit.side)
         least = sum(tokenizer("image").count(info, stride=STRIDES[0]).values())
         if least > self.options.max_tokens:
             raise _TooLong
-        picture = media.open(path)
+        picture = self.options.fit(media.open(path))
         assert isinstance(picture, Image)
         plan = ImagePlan(picture)
         whole = plan.scaled[0].codes
@@ -211,7 +216,23 @@ class Encoder:
                 yield variant, within(plan, int(rng.integers(least, most + 1)))
 
     def _timed(self, path: Path, rng: np.random.Generator) -> Iterator[tuple[int, Codes]]:
-        """Of a sound or video: whole where it is short, as everything usually is that is not too long."""
+        """Of a sound or video, in its depths."""
+        codes = self._whole(path)
+        depths = self.options.depths(codes.modality)
+        if codes.modality == "video" and codes.header["rate"] is None:
+            depths = depths[:1]  # without sound all would be the same
+        chosen = [depths[0], *(depths[1 + i] for i in rng.permutation(len(depths) - 1))]
+        for variant, depth in enumerate(chosen[: self.options.variants]):
+            yield variant, shallower(codes, depth)
+
+    def _whole(self, path: Path) -> Codes:
+        """A sound or video at its greatest depth: in one piece where it is short, as most are that are not too long."""
+        if self.options.fit != Fit():
+            medium = self.options.fit(media.open(path))
+            options = {"depth": self.options.depths(medium.modality)[0]}
+            if medium.modality == "video":
+                options["stride"] = self.options.video_stride
+            return tokenizer(medium.modality).encode(medium, **options)
         with media.open_stream(path, seconds=PIECE) as stream:
             info = stream.info
             depths = self.options.depths(info.modality)
@@ -223,15 +244,9 @@ class Encoder:
                 raise _TooLong
             first, second = next(stream), next(stream, None)
             if second is None:
-                codes = coder.encode(first, **options)
-            else:
-                pieces = chain((first, second), stream)
-                codes = coder.join(self._bounded(coder.encode_stream(pieces, **options), depths[-1]))
-        if info.modality == "video" and codes.header["rate"] is None:
-            depths = depths[:1]  # without sound all would be the same
-        chosen = [depths[0], *(depths[1 + i] for i in rng.permutation(len(depths) - 1))]
-        for variant, depth in enumerate(chosen[: self.options.variants]):
-            yield variant, shallower(codes, depth)
+                return coder.encode(first, **options)
+            pieces = chain((first, second), stream)
+            return coder.join(self._bounded(coder.encode_stream(pieces, **options), depths[-1]))
 
     def _bounded(self, pieces: Iterable[Codes], depth: int) -> Iterator[Codes]:
         """The pieces of a sound or video, as long as it may be short enough at its least depth."""
