@@ -1,4 +1,4 @@
-"""The verbs of `panglot` that lead from folders of files to a model of one's own: scan, prepare.
+"""The verbs of `panglot` from folders of files to a model of one's own, and to what that is worth: scan, prepare, eval.
 
 Thin, like those of `panglot.cli`, which registers them: what they do is imported when they run. Faults of the command
 line, of a folder or of a data set are one line; files that cannot be used are counted and named, and stop nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -70,6 +70,10 @@ def prepare(
     held: Annotated[float, typer.Option(metavar="PART", help="Part of the samples that is held out, 0 to 1.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
     max_tokens: MaxTokens = 2048,
+    side: Annotated[int | None, typer.Option(help="Crop pictures and frames to squares of so many pixels.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="The loudest seconds of a sound, at 16 kHz, one level.")] = None,
+    fps: Annotated[float | None, typer.Option(help="At most so many frames a second of video.")] = None,
+    frames: Annotated[int | None, typer.Option(help="The first frames of a video.")] = None,
     as_json: OneObject = False,
 ) -> None:
     """Turn folders of files into a token data set to train on. Run it again to go on where it was ended."""
@@ -78,7 +82,8 @@ def prepare(
     start = perf_counter()
     with _faults(), progress("prepare") as tell:
         how = {"variants": variants, "stride": stride, "depth": depth, "max_tokens": max_tokens}
-        options = _options(join=join, held=held, seed=seed, **how)
+        fit = _fit(side, seconds, fps, frames)
+        options = _options(join=join, held=held, seed=seed, fit=fit, **how)
         found = prepared(folders, out, options, tell, os.cpu_count() or 1 if workers is None else workers)
     manifest, seconds = found.manifest, perf_counter() - start
     if as_json:
@@ -99,6 +104,15 @@ def prepare(
             print(f"  {shown(name)}: {shown(reason)}", file=sys.stderr)
 
 
+def _fit(side: int | None, seconds: float | None, fps: float | None, frames: int | None) -> Any:
+    from panglot.fitting import Fit
+
+    try:
+        return Fit(side, seconds, fps, frames)
+    except ValueError as error:
+        raise BadInput(f"--{error}") from None
+
+
 def _options(**values: Any) -> Any:
     from panglot.variants import Options
 
@@ -116,3 +130,47 @@ def _faults() -> Iterator[None]:
         yield
     except (FolderError, OptionError, ShardError) as error:
         raise BadInput(shown(str(error))) from None
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run, or the folder of its model.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Has the folders train and held, with metadata.jsonl.")],
+    judges: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Judges; trained there if missing. By default beside DATA.")
+    ] = None,
+    cases: Annotated[int, typer.Option(metavar="N", help="Cases of a row at most.")] = 96,
+    shards: Annotated[Path | None, typer.Option(metavar="SHARDS", help="Measure the held-out loss too.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of cases and of what is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all measurements here.")] = None,
+    as_json: OneObject = False,
+) -> None:
+    """Measure a model on held-out media: any in, any out, judged by classifiers that learned from real media alone."""
+    if out is not None and (out.suffix.lower() != ".json" or out.is_dir() or not out.parent.is_dir()):
+        raise BadInput(f"{shown(out)}: --out names a JSON file, in a folder that exists")
+    from panglot import evaluate as evaluating
+    from panglot import evaluate_report as showing
+    from panglot.checkpoint import CheckpointError
+    from panglot.judges import JudgeError
+    from panglot.layout import LayoutError
+    from panglot.media import MediaError
+    from panglot.train import TrainError
+
+    def tell(line: str) -> None:
+        print(f"panglot: {shown(line)}", file=sys.stderr, flush=True)
+
+    try:
+        # What a training of judges shows goes to standard error: standard output is for the result.
+        with _faults(), redirect_stdout(sys.stderr):
+            options = evaluating.Options(cases, seed, shards)
+            found = evaluating.evaluate(run, data, judges or data.resolve().parent / "judges", options, tell)
+    except (CheckpointError, JudgeError, LayoutError, MediaError, TrainError, evaluating.EvaluateError) as error:
+        raise BadInput(shown(str(error))) from None
+    found["goals"] = showing.goals(found)
+    if out is not None:
+        showing.write(found, out)
+    if as_json:
+        Log.object_line(found)
+        return
+    for title, head, rows in showing.grids(found):
+        print_grid(title, head, rows)
+    print(*showing.notes(found), sep="\n")
