@@ -35,14 +35,15 @@ def folder(tmp_path_factory):
 
 def test_the_readme_has_what_is_run_here():
     assert len(blocks("python")) == 1
-    assert len(list(filter(None, blocks("python")[0].splitlines()))) == 3
+    assert len(list(filter(None, blocks("python")[0].splitlines()))) == 4
     assert len(COMMANDS) >= 6
 
 
-def test_the_three_lines_of_python(folder, monkeypatch):
+def test_the_lines_of_python(folder, monkeypatch):
     monkeypatch.chdir(folder)
     exec(compile(blocks("python")[0], "README.md", "exec"), {})
     assert media.open("back.png").pixels.shape == media.open("dog.jpg").pixels.shape
+    assert media.open("word.wav").info.duration > 0
 
 
 def test_the_command_lines_in_their_order(folder, monkeypatch, capsys):
@@ -52,6 +53,7 @@ def test_the_command_lines_in_their_order(folder, monkeypatch, capsys):
         assert program == "panglot"
         assert cli.run(args) == 0, f"{command}: {capsys.readouterr().err}"
     written = ("dog.pgt", "back/dog.png", "tokens/bark.pgt", "message.pgt", "message/message-3.txt", "look/index.html")
+    written += ("rooster.png", "film.mp4")
     assert [name for name in written if not Path(name).exists()] == []
 
 
