@@ -7,7 +7,7 @@ import pytest
 import streams
 
 from panglot.layout import MARKS
-from panglot.mixing import GIVEN, MODALITIES, REQUEST, Mixer, Segments
+from panglot.mixing import ALONE, BOTH, ECHO, GIVEN, MODALITIES, REQUEST, TEXT, TOLD, TOLD_FIRST, WORDS, Mixer, Segments
 from panglot.stream import pack_segment, unpack
 from panglot.tokenizers.base import Codes
 
@@ -47,12 +47,12 @@ def picture(group: int, levels: int) -> Codes:
     return Codes("image", {"height": 32, "width": 32}, {f"image/{s}": np.full(n, group, np.int32) for s, n in sizes})
 
 
-WORDS = {tuple(streams.text(f"word {g}").arrays["text"].tolist()): g for g in range(4)}
-TOLD = {1: pack_segment(streams.text("photo"), L), 2: pack_segment(streams.text("emoji"), L)}
+NAMES = {tuple(streams.text(f"word {g}").arrays["text"].tolist()): g for g in range(4)}
+PHRASES = {1: pack_segment(streams.text("photo"), L), 2: pack_segment(streams.text("emoji"), L)}
 
 
 def mixer(segments: Segments | None = None, **options) -> Mixer:
-    return Mixer(segments or book(), L, TOLD, **{"rows": 4, "length": 256, **options})
+    return Mixer(segments or book(), L, PHRASES, **{"rows": 4, "length": 256, **options})
 
 
 def samples(batch):
@@ -77,7 +77,7 @@ def many():
 
 def group_of(part: Codes) -> int | None:
     if part.modality == "text":
-        return WORDS.get(tuple(part.arrays["text"].tolist()))
+        return NAMES.get(tuple(part.arrays["text"].tolist()))
     arrays = part.children[0].arrays if part.children else part.arrays
     return int(next(iter(arrays.values())).flat[0])
 
@@ -129,13 +129,13 @@ def test_shares_are_as_stated(many):
         assert len(media) > 1 or "give" not in parts
         assert len(ids) <= 256
     share = {shape: n / len(many) for shape, n in kinds.items()}
-    assert share[(False,)] == pytest.approx(0.06, abs=0.02)
-    assert share[(True, True)] == pytest.approx(0.01, abs=0.007)
-    assert share[(False, True)] == pytest.approx(0.55, abs=0.03)
-    assert share[(False, False, True)] == pytest.approx(0.16, abs=0.03)
-    assert share[(False, False)] == pytest.approx(0.22, abs=0.03)
+    assert share[(False,)] == pytest.approx(ALONE, abs=0.02)
+    assert share[(True, True)] == pytest.approx(ECHO, abs=0.007)
+    assert share[(False, True)] == pytest.approx(TEXT - ECHO, abs=0.03)
+    assert share[(False, False, True)] == pytest.approx(BOTH, abs=0.03)
+    assert share[(False, False)] == pytest.approx(1 - ALONE - TEXT - BOTH, abs=0.03)
     assert requests / several == pytest.approx(REQUEST, abs=0.03)
-    assert last["text"] / several == pytest.approx((0.01 + 0.55 / 2 + 0.16 / 3) / 0.94, abs=0.04)
+    assert last["text"] / several == pytest.approx((ECHO + (TEXT - ECHO) / 2 + BOTH / 3) / (1 - ALONE), abs=0.04)
 
 
 def test_kinds_are_drawn_by_the_root_of_their_number(many):
@@ -156,7 +156,7 @@ def test_kinds_are_drawn_by_the_root_of_their_number(many):
 
 def test_the_kind_stands_right_before_what_is_wanted(many):
     told, wanted = Counter(), Counter()
-    words = {tuple(unpack_text(ids)): kind for kind, ids in TOLD.items()}
+    words = {tuple(unpack_text(ids)): kind for kind, ids in PHRASES.items()}
     for parts, *_ in many:
         for i, part in enumerate(parts):
             if not (isinstance(part, Codes) and part.modality == "text"):
@@ -173,8 +173,8 @@ def test_the_kind_stands_right_before_what_is_wanted(many):
         alone = len([p for p in parts if isinstance(p, Codes) and group_of(p) is not None]) == 1
         wanted["wanted"] += bool(images and images[-1] == len(parts) - 1 and not alone) + bool(images and alone)
         wanted["given"] += len([i for i in images if i != len(parts) - 1])
-    assert told["wanted"] / wanted["wanted"] == pytest.approx(0.85, abs=0.05)
-    assert told["given"] / wanted["given"] == pytest.approx(0.3, abs=0.06)
+    assert told["wanted"] / wanted["wanted"] == pytest.approx(TOLD, abs=0.05)
+    assert told["given"] / wanted["given"] == pytest.approx(TOLD_FIRST, abs=0.06)
 
 
 def unpack_text(ids: np.ndarray) -> list[int]:
@@ -182,7 +182,7 @@ def unpack_text(ids: np.ndarray) -> list[int]:
 
 
 def test_weights(many):
-    """Each segment counts by the root of its length, what is given a fifth; marks and the words of a kind nothing."""
+    """Each segment counts by the root of its length, texts more, what is given less; marks and phrases nothing."""
     for parts, ids, weights, modality in many[:300]:
         assert len(ids) == len(weights) == len(modality)
         media = [p for p in parts if isinstance(p, Codes) and group_of(p) is not None]
@@ -196,8 +196,9 @@ def test_weights(many):
                 assert not weights[here].any()
                 assert (modality[here] == -1).all()
                 continue
-            wanted = place == len(parts) - 1 and len(media) > 1
-            assert weights[here] == pytest.approx((1 if wanted else GIVEN) * len(piece) ** -0.5)
+            weight = 1 if place == len(parts) - 1 and len(media) > 1 else GIVEN
+            weight *= WORDS if part.modality == "text" else 1
+            assert weights[here] == pytest.approx(weight * len(piece) ** -0.5)
             assert (modality[here] == MODALITIES.index(part.modality)).all()
         assert (weights[0], modality[0], modality[-1]) == (0, -1, -1)
         assert weights[-1] == pytest.approx(0.3)
