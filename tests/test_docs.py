@@ -1,14 +1,17 @@
 """The documents say what the code does: the tables of docs/stream.md, its example, the stream of docs/model.md."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
-from panglot import _limits
+from panglot import _limits, cli
 from panglot.grammar import LONGEST, SLOWEST
 from panglot.layout import BUDGETS, FPS, LEVELS, MARKS, PARTS, RATES, Layout
+from panglot.mixing import ALONE, BOTH, ECHO, REQUEST, TEXT, TOLD, TOLD_FIRST, WORDS
 from panglot.model import SIZES, ModelConfig
 from panglot.stream import pack, unpack
 from panglot.tokenizers import tokenizer
@@ -16,6 +19,7 @@ from panglot.tokenizers.base import ABSENT, Codes
 
 DOCS = Path(__file__).parents[1] / "docs"
 STREAM = (DOCS / "stream.md").read_text("utf-8")
+MODEL = (DOCS / "model.md").read_text("utf-8")
 LAYOUT = Layout.standard()
 
 
@@ -92,7 +96,7 @@ def test_the_example_of_the_stream():
 
 
 def test_the_sample_of_the_model():
-    rows = table((DOCS / "model.md").read_text("utf-8"), "ids")
+    rows = table(MODEL, "ids")
     for row in rows:
         assert {LAYOUT.symbol(number)[0] for number in ids([row])} == {row[1]}
     ask, word, kind, give, picture = unpack(ids(rows), LAYOUT)
@@ -104,10 +108,32 @@ def test_the_sample_of_the_model():
 
 
 def test_the_sizes_of_the_model():
-    rows = table((DOCS / "model.md").read_text("utf-8"), "--size")
+    rows = table(MODEL, "--size")
     for name, *facts in rows:
         config = ModelConfig.sized(name, LAYOUT.size)
         heads = f"{config.heads} ({config.kv_heads})"
         told = [str(config.width), str(config.layers), heads, f"{config.parameters:,}", f"{config.positions:,}"]
         assert facts == told
     assert [row[0] for row in rows] == list(SIZES)
+
+
+def test_how_samples_are_mixed():
+    text, both, other = TEXT - ECHO, BOTH, 1 - ALONE - TEXT - BOTH
+    shares = [f"{100 * part:.0f}" for part in (text, other, both, ALONE, ECHO)]
+    words = " ".join(MODEL.split())
+    assert re.findall(r"(\d+) %", words[words.index("2. A partner") : words.index("3. They are")]) == shares
+    assert f"because {100 * ALONE:.0f} % of the samples" in words
+    assert f"wanted {100 * TOLD:.0f} times of 100, before what is given {100 * TOLD_FIRST:.0f} times" in words
+    assert (REQUEST, WORDS) == (0.75, 3), "three of four, three times as much"
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ panglot (.*)$", MODEL, re.M))
+def test_command_lines_mean_something(line):
+    verb, *args = shlex.split(line)
+    command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
+    command.make_context(verb, args)
+
+
+def test_the_code_for_transformers_is_python():
+    (code,) = re.findall(r"```python\n(.*?)```", MODEL, re.S)
+    compile(code, "model.md", "exec")

@@ -84,6 +84,8 @@ def test_the_page_has_all_of_it_and_needs_nothing_from_outside(asked):
     assert html.startswith('<section id="f3"')
     assert "http" not in html
     assert html.count("<td>") == len(found.rows) + CELLS
+    for tag in ("section", "div", "table", "tr", "th", "td", "p", "a", "audio", "video", "strong"):
+        assert len(re.findall(rf"<{tag}[ >]", html)) == html.count(f"</{tag}>"), tag
     references = {unquote(r) for r in re.findall(r'(?:src|href)="([^"]*)"', html)}
     files = [row.shown for row in found.rows if row.shown]
     files += [answer.file for row in found.rows for answer in row.answers if answer.file]
