@@ -60,9 +60,9 @@ def generate(
     tokens: Annotated[int | None, typer.Option(help="At most so many tokens: draw coarse or fine.")] = None,
     n: Annotated[int, typer.Option("--n", help="Answers to draw.")] = 1,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
-    temperature: Annotated[float | None, typer.Option(help="0: the likeliest; else 0 for text, 0.9 for media.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the likeliest; else 0 for text, 0.5 for media.")] = None,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up so much.")] = 0.95,
-    guidance: Annotated[float, typer.Option(help="Above 1: keep closer to the inputs.")] = 1.0,
+    guidance: Annotated[float, typer.Option(help="Above 1: keep closer to the inputs.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer, nothing else.")] = False,
 ) -> None:
     """Give any media, get any media: panglot generate bark.ogg "draw it" --want image -o dog.png"""

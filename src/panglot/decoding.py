@@ -50,6 +50,13 @@ class Cache:
         self.pairs, self.lengths = self.pairs[:, :, rows], self.lengths[rows]
         self.bias = None if self.bias is None else self.bias[rows]
 
+    @torch.inference_mode()
+    def grow(self, slots: int) -> None:
+        """Make room for more tokens: `slots` in all, at most the model's positions."""
+        more = slots - self.slots
+        self.pairs = F.pad(self.pairs, (0, 0, 0, more))
+        self.bias = None if self.bias is None else F.pad(self.bias, (0, more))
+
 
 class Fused:
     """The weights of a transformer in the order in which decoding reads them.

@@ -45,8 +45,8 @@ class Settings:
     """How answers are drawn.
 
     tokens: of each wanted medium at most, and the budget that is stated to the model; None: the model chooses.
-    temperature: None: 0 for text (the likeliest), 0.9 for media. top_p: draw from the likeliest that make up so much.
-    guidance: how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
+    temperature: None: 0 for text (the likeliest), 0.5 for media. top_p: draw from the likeliest that make up so much.
+    guidance: of media, how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
     longest: characters of text, roughly, and media without a budget: tokens at most.
     """
 
@@ -54,19 +54,26 @@ class Settings:
     seed: int = 0
     temperature: float | None = None
     top_p: float = 0.95
-    guidance: float = 1.0
+    guidance: float = 2.0
     longest: int = 512
 
     def __post_init__(self):
-        if self.tokens is not None and self.tokens < 1:
-            raise GenerateError(f"--tokens {self.tokens}: give at least 1")
+        if self.tokens is not None and not 1 <= self.tokens <= BUDGETS[-1]:
+            raise GenerateError(f"--tokens {self.tokens}: give at least 1, at most {BUDGETS[-1]}")
+        if self.seed < 0:
+            raise GenerateError(f"--seed {self.seed}: give 0 or more")
         if self.temperature is not None and not 0 <= self.temperature <= 10:
             raise GenerateError(f"--temperature {self.temperature:g}: choose a number from 0 to 10")
         if not 0 < self.top_p <= 1:
             raise GenerateError(f"--top-p {self.top_p:g}: choose a number above 0, at most 1")
         if not 0 < self.guidance <= 20:
             raise GenerateError(f"--guidance {self.guidance:g}: choose a number above 0, at most 20")
+        if self.longest < 1:
+            raise GenerateError(f"longest {self.longest}: give at least 1")
 
+
+ROOM = 512
+"""Tokens of an answer for which there is memory at first; it grows."""
 
 Told = Callable[[int, str, int], None]
 """Called with the row, the alphabet and the symbol of every token that was drawn."""
@@ -82,9 +89,14 @@ class Panglot:
     @classmethod
     def load(cls, path: str | Path | None = None) -> Panglot:
         """From a checkpoint's folder, by default the model that panglot ships. Raises CheckpointError."""
-        model, layout, extra = checkpoint.load(Path(path) if path is not None else ASSETS)
-        fit = extra.get("data", {}).get("options", {}).get("fit") or {}
-        return cls(model, Layout.from_json(layout), Fit.from_json(fit))
+        folder = Path(path) if path is not None else ASSETS
+        model, layout, extra = checkpoint.load(folder)
+        try:
+            fit = Fit.from_json(extra.get("data", {}).get("options", {}).get("fit") or {})
+        except (ValueError, TypeError, AttributeError) as fault:
+            wrong = f"{folder}: the sizes of its media are damaged ({fault})"
+            raise checkpoint.CheckpointError(f"{wrong}; copy or train the checkpoint again") from None
+        return cls(model, Layout.from_json(layout), fit)
 
     def generate(
         self,
@@ -112,7 +124,7 @@ class Panglot:
         settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """As `generate`, in tokens: the codes of each answer's segments."""
-        return self.answer_all([inputs] * n, want, told, settings)
+        return self._run([self._prompt(inputs)] * n, want, told, settings)
 
     def answer_all(
         self,
@@ -122,12 +134,16 @@ class Panglot:
         settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """Answers to several requests at once, one each."""
+        return self._run([self._prompt(inputs) for inputs in requests], want, told, settings)
+
+    def _run(
+        self, prompts: list[list[Part]], want: str | Sequence[str] | None, told: Told | None, settings: Settings
+    ) -> list[list[Codes]]:
         wanted = [want] if isinstance(want, str) else list(want or ())
         if unknown := [w for w in wanted if w not in MEDIA]:
             raise GenerateError(f"--want {unknown[0]}: choose among {', '.join(MEDIA)}")
-        if not requests:
+        if not prompts:
             return []
-        prompts = [self._prompt(inputs) for inputs in requests]
         with torch.inference_mode():
             return _Run(self, prompts, wanted, settings, told).finish()
 
@@ -136,7 +152,8 @@ class Panglot:
         fitted = self.fit(Text(medium) if isinstance(medium, str) else medium)
         options: dict[str, Any] = {}
         if fitted.modality in ("image", "video"):
-            options["stride"] = self.layout.strides("image" if fitted.modality == "image" else "change")[-1]
+            kinds = ("image", "change") if fitted.modality == "video" else ("image",)
+            options["stride"] = max(self.layout.strides(kind)[-1] for kind in kinds)
         if fitted.modality in ("audio", "video"):
             options["depth"] = self.layout.depth
         return tokenizer(fitted.modality).encode(fitted, **options)
@@ -150,7 +167,7 @@ class Panglot:
         seconds = self.fit.seconds or 5.0
         return Bounds(
             tokens=settings.tokens or settings.longest,
-            text=settings.longest,
+            text=min(settings.tokens or settings.longest, settings.longest),
             pixels=side * side,
             frames=self.fit.frames or 100,
             samples=round(seconds * 48000),
@@ -170,18 +187,16 @@ class _Run:
         self.owner, self.settings, self.wanted, self.told = owner, settings, wanted, told
         layout = owner.layout
         self.grammar = Grammar(layout, owner.bounds(settings))
-        self.guided = settings.guidance != 1
+        self.guided = settings.guidance != 1 and wanted != ["text"]
         self.random = [np.random.default_rng([settings.seed, i]) for i in range(len(prompts))]
         bos = mark(layout, "bos")
         rows = [np.concatenate([bos, *(self._ids(part) for part in prompt)]) for prompt in prompts]
         rows += [bos] * (len(prompts) if self.guided else 0)
-        longest = max(map(len, rows)) + settings.longest * max(1, len(wanted) or 4) * 2
+        longest, positions = max(map(len, rows)), owner.model.config.positions
+        if longest + 16 > positions:
+            raise GenerateError(f"the inputs are {longest} tokens, the model reads {positions}: give fewer or smaller")
         model = owner.model
-        if max(map(len, rows)) + 16 > model.config.positions:
-            raise GenerateError(
-                f"the inputs are {max(map(len, rows))} tokens, the model reads {model.config.positions}"
-            )
-        self.cache = model.cache(len(rows), min(longest, model.config.positions))
+        self.cache = model.cache(len(rows), min(longest + ROOM, positions))
         self.hidden = model.prefill([torch.from_numpy(row.astype(np.int64)) for row in rows], self.cache)
         self.live = list(range(len(prompts)))
         self.segments: list[list[Codes]] = [[] for _ in prompts]
@@ -200,8 +215,6 @@ class _Run:
     def finish(self) -> list[list[Codes]]:
         """Draw until every answer is complete."""
         while self.live:
-            if self.cache.used >= self.cache.slots:
-                raise GenerateError("the model's context is full before the answer is complete: ask for fewer tokens")
             tokens = self._draw()
             kept = []
             for place, row in enumerate(self.live):
@@ -228,6 +241,11 @@ class _Run:
             self.cache.keep(torch.tensor(both))
             self.live = [self.live[place] for place in kept]
             tokens = [tokens[place] for place in kept]
+        if self.cache.used == self.cache.slots:
+            positions = self.owner.model.config.positions
+            if self.cache.used == positions:
+                raise GenerateError("the model's context is full before the answer is complete: ask for fewer tokens")
+            self.cache.grow(min(2 * self.cache.slots, positions))
         ids = torch.tensor(tokens * (2 if self.guided else 1))[:, None]
         self.hidden = self.owner.model.step(ids, self.cache)[:, 0]
 
@@ -278,7 +296,7 @@ class _Run:
     def _temperature(self, cursor: Cursor) -> float:
         if self.settings.temperature is not None:
             return self.settings.temperature
-        return 0.0 if cursor.ask.alphabet in ("text", "mark") else 0.9
+        return 0.0 if cursor.ask.alphabet in ("text", "mark") else 0.5
 
 
 def pick(scores: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:

@@ -69,7 +69,9 @@ class Bounds:
     frames: int = LONGEST
     samples: int = LONGEST
     usual: bool = False
-    """Only sampling rates and rates of frames that have a symbol of their own; without, not every choice is legal."""
+    """Only sampling rates and rates of frames that have a symbol of their own, and no sound without any samples.
+
+    What is sampled needs it: not every rate of frames that can be spelled is one."""
 
 
 Reader = Generator[Ask, int, Any]
@@ -139,9 +141,11 @@ class Grammar:
     def _audio(self) -> Reader:
         left = yield from self._budget()
         rate = yield from self._rate(silent=False)
-        depth = yield Ask("number", tuple(range(self.layout.depth + 1)), "depth")
+        usual = self.bounds.usual
+        depths = tuple(range(min(self.layout.depth, left if usual else self.layout.depth) + 1))
+        depth = yield Ask("number", depths, "depth")
         most = min(self.bounds.samples, _samples(left // depth if depth else left * RUN, rate))
-        samples = yield from _number("samples", 0 if depth else 1, most)
+        samples = yield from _number("samples", 1 if usual or not depth else 0, most)
         count = blocks(samples, rate)
         header = {"samples": samples, "rate": rate}
         if depth:

@@ -1,0 +1,256 @@
+"""Whatever a model says is an answer: valid media of the wanted kind, within the budget, the same again."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import streams
+import tiny
+import torch
+
+from panglot import generate
+from panglot.checkpoint import CheckpointError, save
+from panglot.fitting import Fit
+from panglot.generate import GenerateError, Panglot, Settings, pick
+from panglot.layout import BUDGETS, Layout
+from panglot.media import Audio, Image, Text, Video
+from panglot.model import ModelConfig, Transformer
+from panglot.stream import pack, unpack
+from panglot.testing import some_audio, some_image, some_video
+from panglot.tokenizers.base import Codes
+
+L = Layout.standard(2, (32, 16), (32,))
+FIT = Fit(side=32, seconds=0.4, fps=8, frames=6)
+KINDS = {"text": Text, "image": Image, "audio": Audio, "video": Video}
+
+
+def random_model(layout: Layout = L, positions: int = 1024, seed: int = 0, sure: float = 0.5) -> Panglot:
+    """A model that has learned nothing; `sure`: how far its scores differ."""
+    torch.manual_seed(seed)
+    config = ModelConfig(layout.size, 32, 2, 2, 1, 16, 48, positions)
+    model = Transformer(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * sure)
+    return Panglot(model, layout, FIT)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Panglot:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield random_model()
+    torch.set_num_threads(threads)
+
+
+def tokens(codes: Codes) -> int:
+    return sum(codes.tokens().values())
+
+
+@pytest.mark.parametrize("want", list(KINDS))
+def test_answers_are_valid_media_of_the_wanted_kind(ours, want):
+    told = []
+    settings = {"tokens": 24, "temperature": 1.0, "top_p": 1.0}
+    answers = ours.generate(["dog", some_image(20, 50)], want, 3, lambda *t: told.append(t), seed=5, **settings)
+    assert [type(medium) for medium in answers] == [KINDS[want]] * 3
+    assert len({repr(medium) for medium in answers}) > 1
+    for medium in answers:
+        if isinstance(medium, Image | Video):
+            height, width = medium.pixels.shape[:2] if isinstance(medium, Image) else medium.frames.shape[1:3]
+            assert height * width <= 32 * 32
+        if isinstance(medium, Audio):
+            assert 0 < len(medium.samples) <= 0.4 * 48000
+        if isinstance(medium, Video):
+            assert len(medium.frames) <= 6
+    assert {row for row, *_ in told} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("budget", [1, 3, 10, 700])
+def test_tokens_are_never_exceeded(ours, budget):
+    settings = Settings(budget, temperature=1.2, top_p=1.0)
+    for want in KINDS:
+        told: list[tuple[int, str, int]] = []
+        answers = ours.answers(["dog"], want, 4, lambda *token, told=told: told.append(token), settings)
+        for (codes,) in answers:
+            assert codes.modality == want
+            assert tokens(codes) <= budget
+        stated = {symbol for _, alphabet, symbol in told if alphabet == "budget"}
+        assert stated == (set() if want == "text" else {min(i for i, n in enumerate(BUDGETS) if n >= budget)})
+
+
+def test_every_token_is_told(ours):
+    told: list[tuple[str, int]] = []
+    (codes,) = ours.answers(["dog"], "image", told=lambda row, *symbol: told.append(symbol), settings=Settings(20))[0]
+    ids = [L.starts[alphabet] + symbol for alphabet, symbol in told]
+    assert unpack([L.marks["bos"], *ids, L.marks["eos"]], L) == [codes]
+
+
+def test_several_wants_come_in_order(ours):
+    wanted = ["audio", "text", "image"]
+    for answer in ours.answers(["dog"], wanted, 2, settings=Settings(12, seed=3, temperature=1.0)):
+        assert [codes.modality for codes in answer] == wanted
+    media = ours.generate(["dog"], ["text", "image"], 2, tokens=6)
+    assert [type(medium) for medium in media] == [Text, Image] * 2
+
+
+def test_without_a_wish_the_model_chooses_and_ends(ours):
+    found = Counter()
+    for seed in range(6):
+        for answer in ours.answers([], None, 4, settings=Settings(8, seed=seed, temperature=1.0, top_p=1.0)):
+            found[len(answer)] += 1
+            found.update(codes.modality for codes in answer)
+            assert len(answer) <= 4
+    assert found[0]
+    assert found[1] + found[2] + found[3] + found[4] > 0
+    assert sum(found[kind] for kind in KINDS) > 5
+
+
+def test_the_same_again_and_another_seed(ours):
+    def once(seed):
+        return ours.answers(["dog"], "image", 2, settings=Settings(30, seed=seed))
+
+    assert once(1) == once(1)
+    assert once(1) != once(2)
+    assert once(1)[0] != once(1)[1]
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(ours):
+    """Whatever is drawn beside it, and however long it takes: the same row and seed, the same answer."""
+    settings = Settings(20, seed=4, temperature=1.0)
+    asked = [["a dog barks", "loud"], ["rain"], [some_audio(0.2, 16000)], ["cat", some_image(32, 32)]]
+    for want in ("image", "audio", ["text", "video"], None):
+        whole = ours.answer_all(asked, want, settings=settings)
+        for count in (1, 2, 3):
+            assert ours.answer_all(asked[:count], want, settings=settings) == whole[:count]
+        others = [["something else"], *asked[1:2], ["and more", "of it"]]
+        assert ours.answer_all(others, want, settings=settings)[1] == whole[1]
+
+
+def test_answers_equal_those_of_the_training_pass(ours):
+    """At temperature 0: each token is the likeliest of the legal ones in the network that was trained."""
+    (codes,) = ours.answers(["dog"], "image", settings=Settings(16, temperature=0))[0]
+    prompt = pack(["ask", streams.text("dog"), "give", codes], L)
+    hidden = ours.model(torch.from_numpy(prompt.astype(np.int64))[None])[0]
+    start, size = L.starts["image/32"], L.sizes["image/32"]
+    seen = [i for i, token in enumerate(prompt) if start <= token < start + size]
+    assert seen
+    for at in seen:
+        scores = hidden[at - 1] @ ours.model.embedding[start : start + size].T
+        assert int(scores.argmax()) == prompt[at] - start
+
+
+def test_guidance(ours):
+    """Twice the difference that the request makes: against scores computed without any cache."""
+    plain, guided = (ours.answers(["dog"], "image", 2, settings=Settings(20, seed=1, guidance=g)) for g in (1.0, 3.0))
+    assert plain != guided
+    (codes,) = ours.answers(["dog"], "image", settings=Settings(12, temperature=0, guidance=2.0))[0]
+    answer = pack([codes], L)[1:-1]
+    asked = np.concatenate([pack(["ask", streams.text("dog"), "give"], L)[:-1], answer]).astype(np.int64)
+    alone = np.concatenate([[L.marks["bos"]], answer]).astype(np.int64)
+    start, size = L.starts["image/32"], L.sizes["image/32"]
+    for i, token in enumerate(answer):
+        if start <= token < start + size:
+            given, without = (
+                ours.model(torch.from_numpy(row)[None])[0, len(row) - len(answer) + i - 1]
+                @ ours.model.embedding[start : start + size].T
+                for row in (asked, alone)
+            )
+            assert int((without + 2 * (given - without)).argmax()) == token - start
+
+
+def test_memory_grows_with_the_answer(ours, monkeypatch):
+    settings = Settings(60, seed=2, temperature=1.0)
+    whole = ours.answers(["dog", "cat"], "video", 2, settings=settings)
+    monkeypatch.setattr(generate, "ROOM", 1)
+    assert ours.answers(["dog", "cat"], "video", 2, settings=settings) == whole
+
+
+def test_inputs_of_every_kind(ours):
+    inputs = ["dog", Text("cat"), some_image(70, 50), some_audio(1.0, 22050), some_video(9, 40, 40, rate=22050)]
+    codes = [ours.encoded(medium) for medium in inputs]
+    assert [c.modality for c in codes] == ["text", "text", "image", "audio", "video"]
+    assert (codes[2].header["height"], codes[2].header["width"]) == (32, 32)
+    assert set(codes[2].arrays) == {"image/32", "image/16"}
+    assert (codes[3].header["rate"], codes[3].header["samples"]) == (16000, 5 * 1280)
+    assert len(codes[3].arrays) == 2
+    assert (codes[4].header["fps"], codes[4].header["frames"]) == (8, 3)
+    assert unpack(pack(codes, L), L) == codes
+    assert len(ours.answers(inputs, "text", settings=Settings(4))[0]) == 1
+    wider = random_model(Layout.standard(1, (32,), (32, 16)))
+    assert set(wider.encoded(inputs[4]).tokens()) <= {"image/32", "change/32", "audio/1", "span", "hold", "split"}
+
+
+def test_an_input_is_encoded_once(ours, monkeypatch):
+    calls = []
+    encode = ours.encoded
+    monkeypatch.setattr(ours, "encoded", lambda medium: calls.append(medium) or encode(medium))
+    ours.answers(["dog"], "text", 5, settings=Settings(2))
+    assert calls == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"tokens": 0}, "--tokens 0: give at least 1"),
+        ({"tokens": 1 << 40}, "--tokens 1099511627776: give at least 1, at most"),
+        ({"temperature": -1.0}, "--temperature -1: choose a number from 0 to 10"),
+        ({"temperature": float("nan")}, "--temperature nan"),
+        ({"top_p": 0.0}, "--top-p 0: choose a number above 0, at most 1"),
+        ({"top_p": 1.5}, "--top-p 1.5"),
+        ({"guidance": 0.0}, "--guidance 0: choose a number above 0, at most 20"),
+        ({"guidance": float("inf")}, "--guidance inf"),
+        ({"seed": -1}, "--seed -1: give 0 or more"),
+        ({"longest": 0}, "longest 0: give at least 1"),
+    ],
+)
+def test_settings_that_cannot_be(settings, fault):
+    with pytest.raises(GenerateError, match=fault):
+        Settings(**settings)
+
+
+def test_requests_that_cannot_be_answered(ours):
+    with pytest.raises(GenerateError, match="--want smell: choose among text, image, audio, video"):
+        ours.answers(["dog"], ["image", "smell"])
+    with pytest.raises(GenerateError, match=r"the inputs are \d+ tokens, the model reads 1024: give fewer or smaller"):
+        ours.answers(["dog " * 2000], "image")
+    small = random_model(positions=48)
+    with pytest.raises(GenerateError, match="context is full before the answer is complete: ask for fewer tokens"):
+        small.answers(["dog"], ["text", "image"] * 4, 3, settings=Settings(40, temperature=1.0))
+    assert ours.answer_all([], "text") == []
+    assert ours.answers(["dog"], "text", 0) == []
+
+
+def test_loaded_from_disk(tmp_path):
+    made = random_model(tiny.LAYOUT, 256)
+    extra = {"data": {"options": {"fit": FIT.to_json()}}}
+    save(tmp_path / "model", made.model, tiny.LAYOUT.to_json(), extra, torch.float32)
+    loaded = generate.load(tmp_path / "model")
+    assert (loaded.layout, loaded.fit) == (tiny.LAYOUT, FIT)
+    settings = Settings(10, seed=1)
+    assert loaded.answers(["dog"], "image", settings=settings) == made.answers(["dog"], "image", settings=settings)
+    for bad in (
+        {"data": []},
+        {"data": {"options": {"fit": {"side": "x"}}}},
+        {"data": {"options": {"fit": {"side": -1}}}},
+    ):
+        said = json.loads((tmp_path / "model" / "panglot.json").read_text())
+        (tmp_path / "model" / "panglot.json").write_text(json.dumps({**said, "extra": bad}))
+        with pytest.raises(CheckpointError, match="model: the sizes of its media are damaged"):
+            generate.load(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        generate.load(tmp_path / "missing")
+
+
+def test_picking():
+    scores = np.log(np.array([0.1, 0.6, 0.25, 0.05], np.float32))
+    random = np.random.default_rng(0)
+    assert pick(scores, 0, 1.0, random) == 1
+    found = Counter(pick(scores, 1.0, 1.0, random) for _ in range(4000))
+    assert [found[i] / 4000 for i in range(4)] == pytest.approx([0.1, 0.6, 0.25, 0.05], abs=0.03)
+    assert {pick(scores, 1.0, 0.8, random) for _ in range(300)} == {1, 2}
+    assert {pick(scores, 1.0, 0.5, random) for _ in range(100)} == {1}
+    sharp = Counter(pick(scores, 0.5, 1.0, random) for _ in range(4000))
+    squares = np.array([0.1, 0.6, 0.25, 0.05]) ** 2
+    assert [sharp[i] / 4000 for i in range(4)] == pytest.approx((squares / squares.sum()).tolist(), abs=0.03)
+    assert pick(np.array([3e38, -3e38], np.float32), 1.0, 0.95, random) == 0
