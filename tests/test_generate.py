@@ -164,6 +164,19 @@ def test_guidance(ours):
         assert int((without[code] + 2 * (found - without[code])).argmax()) == code
 
 
+def test_words_are_not_guided(ours):
+    """Nor is the choice of a medium, where the model chooses."""
+    told: dict[float, list] = {1.0: [], 3.0: []}
+    for guidance, found in told.items():
+        settings = Settings(6, temperature=0, guidance=guidance)
+        (said, drawn) = ours.answers(["dog"], ["text", "image"], settings=settings)[0]
+        ours.answers(["dog"], None, told=lambda *token, found=found: found.append(token), settings=settings)
+        found[1:] = [said, drawn]
+    plain, guided = told.values()
+    assert plain[:2] == guided[:2]
+    assert plain[2] != guided[2]
+
+
 def test_memory_grows_with_the_answer(ours, monkeypatch):
     settings = Settings(60, seed=2, temperature=1.0)
     whole = ours.answers(["dog", "cat"], "video", 2, settings=settings)

@@ -68,6 +68,24 @@ def test_another_schedule_is_refused(tmp_path):
         fit(Pyramid(SMALL), batch, loss, Schedule(steps=3, warmup=1), tmp_path)
 
 
+@pytest.mark.parametrize("keep", [0, 10, 2000])
+def test_a_damaged_checkpoint_is_told(tmp_path, keep):
+    fit(Pyramid(SMALL), batch, loss, Schedule(steps=1, warmup=1), tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(TrainError, match=r"is damaged .* delete it to begin again"):
+        fit(Pyramid(SMALL), batch, loss, Schedule(steps=1, warmup=1), tmp_path)
+
+
+def test_a_row_of_the_log_that_was_cut_short_is_dropped(tmp_path):
+    schedule = Schedule(steps=4, warmup=1, checkpoint_every=2)
+    fit(Pyramid(SMALL), batch, loss, schedule, tmp_path)
+    whole = (tmp_path / "log.jsonl").read_text()
+    (tmp_path / "log.jsonl").write_text(whole[:-9])
+    fit(Pyramid(SMALL), batch, loss, schedule, tmp_path)
+    assert (tmp_path / "log.jsonl").read_text() == whole.splitlines(keepends=True)[0]
+
+
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     def bad(model, data, step):
         return loss(model, data, step)[0] * float("nan"), {}

@@ -278,10 +278,10 @@ class _Run:
         return None
 
     def _scores(self, places: list[int], start: int, stop: int) -> np.ndarray:
-        """Logits [len(places), stop - start], guided."""
+        """Logits [len(places), stop - start], those of media guided."""
         model, hidden = self.owner.model, self.hidden
         logits = model.logits(hidden[places], start, stop)
-        if self.guided:
+        if self.guided and start > self.owner.layout.starts["mark"]:
             without = model.logits(hidden[[len(self.live) + place for place in places]], start, stop)
             logits = without + self.settings.guidance * (logits - without)
         return logits.numpy()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -137,7 +137,7 @@ def _step(model, data, loss, opts, schedule: Schedule, step: int) -> Mapping[str
 def _open_log(path: Path, start: int):
     """The log, opened for appending after the rows before `start` (rows after a checkpoint are run again)."""
     rows = path.read_text().splitlines() if path.exists() else []
-    kept = [row for row in rows if json.loads(row)["step"] <= start]
+    kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= start]  # the last may be cut short
     path.write_text("".join(row + "\n" for row in kept))
     return path.open("a")
 
@@ -162,12 +162,15 @@ def _resume(model, opts, schedule: Schedule, run: Path) -> int:
     path = run / "checkpoint.safetensors"
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        saved = json.loads(metadata["schedule"])
-        if saved != asdict(schedule):
-            raise TrainError(f"{path} belongs to another schedule ({saved}): choose another folder or delete it")
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            saved = json.loads(metadata["schedule"])
+            if saved != asdict(schedule):
+                raise TrainError(f"{path} belongs to another schedule ({saved}): choose another folder or delete it")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise TrainError(f"{path} is damaged ({error}): delete it to begin again") from None
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     for i, opt in enumerate(opts):
         state: dict[int, dict[str, Any]] = {}
