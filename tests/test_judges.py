@@ -105,11 +105,15 @@ def test_motion_is_where_to_and_place_is_where():
 
 
 def test_a_scene_is_read_by_network_and_by_nearest_mean():
-    labels = (("concept", "dog"), ("concept", "cat"), ("count", "two"), ("count", "three"))
+    labels = (("concept", "dog"), ("concept", "cat"))
     means = {"colour": {"blue": [0.1, 0.1, 0.9], "red": [0.9, 0.1, 0.1]}, "place": {"left": [-1, 0], "right": [1, 0]}}
-    judge = SceneJudge(Judge(Fixed([[0.0, 2.0, 3.0, 1.0]] * 2), labels), means)
-    found = judge.read([picture_input(spot(44, 24))], ("concept", "count", "colour", "place", "motion"))
-    assert found == {"concept": "cat", "count": "two", "colour": "blue", "place": "right"}
+    means |= {"count": {"two": [1, 1, 0, 0], "three": [1, 1, 1, 0]}}
+    judge = SceneJudge(Judge(Fixed([[0.0, 2.0]] * 2), labels), means)
+    found = judge.read([picture_input(spot(44, 24))], ("concept", "colour", "place", "motion"))
+    assert found == {"concept": "cat", "colour": "blue", "place": "right"}
+    two = np.maximum(picture_input(spot(4, 4)), picture_input(spot(40, 40)))
+    three = np.maximum(two, picture_input(spot(44, 6)))
+    assert [judge.read([picture], ("count",)) for picture in (two, three)] == [{"count": "two"}, {"count": "three"}]
 
 
 def test_a_picture_has_the_likeliest_pair_and_the_concept_of_most_weight():

@@ -6,9 +6,11 @@ set's train folder, some of them passed through the tokenizers too, so that it k
 - picture: what a picture shows and in which way, a pair (concept, kind) such as ("dog", "photo"). Frames of clips are
   among its pictures, so that it can judge a video by its frames.
 - sound: the same of sounds, ("dog", "sound") or ("dog", "say it").
-- scene: attributes of a picture that has a plain ground. Object and count come from a network whose pictures get other
-  grounds while it is trained, so that it knows objects on grounds where training never shows them; the colour is that
-  of the border, the place that of what stands out from it, the motion its way: each by the nearest mean of training.
+- scene: attributes of a picture that has a plain ground. The object comes from a network whose pictures get other
+  grounds while it is trained, so that it knows objects on grounds where training never shows them. The others are
+  measured, and read by the nearest mean of training: the colour is that of the border, the place that of what stands
+  out from it, the motion its way, the count how much stands out in each quarter. (A network that was to learn the count
+  read 71 % of counts right in combinations that training never shows, and 98 % in others.)
 
 How good a judge is has to be measured on held-out media and told beside whatever it judges (`panglot.evaluate`).
 Not here: how a judge is trained (`panglot.judge_training`).
@@ -47,7 +49,7 @@ RANGE = 6.0
 ATTRIBUTES = ("concept", "colour", "place", "count", "motion")
 """Columns of the metadata that tell what is in a scene."""
 
-LEARNED = ("concept", "count")
+LEARNED = ("concept",)
 """Attributes that a network reads; the others are measured."""
 
 STANDS_OUT = 0.2
@@ -201,10 +203,23 @@ def ground(pixels: np.ndarray) -> np.ndarray:
     return np.median(np.concatenate(border, 1), 1) / 255
 
 
+def standing_out(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [3, H, W] -> 1 where a pixel differs from the ground, else 0: float [H, W]."""
+    apart = np.abs(pixels / 255 - ground(pixels)[:, None, None]).max(0)
+    return (apart > STANDS_OUT).astype(np.float64)
+
+
+def quarters(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [3, H, W] -> how much stands out in each quarter, the fullest first and as 1: float [4]."""
+    weight = standing_out(pixels)
+    high, wide = weight.shape[0] // 2, weight.shape[1] // 2
+    parts = weight[: 2 * high, : 2 * wide].reshape(2, high, 2, wide).sum((1, 3))
+    return np.sort(parts.ravel())[::-1] / max(1.0, float(parts.max()))
+
+
 def centre(pixels: np.ndarray) -> np.ndarray:
     """uint8 [3, H, W] -> where what stands out from the ground has its centre, float [2]: x, y in -1..1."""
-    apart = np.abs(pixels / 255 - ground(pixels)[:, None, None]).max(0)
-    weight = (apart > STANDS_OUT).astype(np.float64)
+    weight = standing_out(pixels)
     if not weight.any():
         return np.zeros(2)
     y, x = (np.linspace(-1, 1, n) for n in weight.shape)
@@ -212,9 +227,11 @@ def centre(pixels: np.ndarray) -> np.ndarray:
 
 
 def measured(attribute: str, frames: Sequence[np.ndarray]) -> np.ndarray:
-    """What tells the colour, the place or the motion in pictures uint8 [3, H, W]: a point; its neighbours are alike."""
+    """What tells colour, count, place or motion in pictures uint8 [3, H, W]: a point whose neighbours are alike."""
     if attribute == "colour":
         return np.median([ground(frame) for frame in frames], 0)
+    if attribute == "count":
+        return np.mean([quarters(frame) for frame in frames], 0)
     centres = np.array([centre(frame) for frame in frames])
     third = max(1, len(frames) // 3)
     return centres[-third:].mean(0) - centres[:third].mean(0) if attribute == "motion" else centres.mean(0)
