@@ -20,8 +20,8 @@ def section(grid: Grid, work: Path, number: int = 0) -> tuple[str, str]:
     told = f"""One model of {million:.1f} million parameters reads what is given in a row and writes what is wanted in a
 column, both as tokens of one stream; then the tokens are decoded. It ran on this machine, without a network connection.
 The photos and recordings, those in the clips included, were held back when it learned; the words and the drawings that
-move in the clips were not. Everything is drawn with seed {SEED}, and the first answer is shown, right or wrong; how often
-it is right over all that was held back is told by the model's card and measured by panglot eval.
+move in the clips were not. Everything is drawn with seed {SEED}, and the first answer is shown, right or wrong; how
+often it is right over all that was held back stands in the model's card, and panglot eval measures it.
 Pictures are 64 pixels wide, shown three times as large. Seconds are an answer's share of its column, whose
 {len(grid.rows)} answers are drawn side by side, and its own decoding."""
     tables = [
