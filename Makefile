@@ -1,4 +1,4 @@
-# make demo    encode and decode the five small files that the package ships, and write a page that shows it
+# make demo    ask the shipped model across media, encode and decode five small files, and write a page that shows it
 # make test    run the tests
 # make check   lint, formatting, types
 #
