@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,15 +167,20 @@ def test_guidance(ours):
 
 def test_words_are_not_guided(ours):
     """Nor is the choice of a medium, where the model chooses."""
-    told: dict[float, list] = {1.0: [], 3.0: []}
-    for guidance, found in told.items():
-        settings = Settings(6, temperature=0, guidance=guidance)
-        (said, drawn) = ours.answers(["dog"], ["text", "image"], settings=settings)[0]
-        ours.answers(["dog"], None, told=lambda *token, found=found: found.append(token), settings=settings)
-        found[1:] = [said, drawn]
-    plain, guided = told.values()
-    assert plain[:2] == guided[:2]
-    assert plain[2] != guided[2]
+    said, drawn, chosen = [], [], []
+    for guidance in (1.0, 10.0):
+        settings = Settings(6, temperature=1.0, top_p=1.0, guidance=guidance)
+        hot = replace(settings, temperature=8.0)
+        (answer,) = ours.answers(["dog"], ["text", "image"], settings=settings)
+        said.append(answer[0])
+        drawn.append(answer[1])
+        first: dict[int, int] = {}
+        ours.answers(["dog"], None, 16, lambda row, _, symbol, first=first: first.setdefault(row, symbol), hot)
+        chosen.append(first)
+    assert said[0] == said[1]
+    assert drawn[0] != drawn[1]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0].values())) > 2
 
 
 def test_memory_grows_with_the_answer(ours, monkeypatch):

@@ -127,6 +127,7 @@ def test_shares_are_as_stated(many):
         last[media[-1].modality] += len(media) > 1
         assert ("ask" in parts) == ("give" in parts)
         assert len(media) > 1 or "give" not in parts
+        assert "give" not in parts or parts.index("give") == len(parts) - 2
         assert len(ids) <= 256
     share = {shape: n / len(many) for shape, n in kinds.items()}
     assert share[(False,)] == pytest.approx(ALONE, abs=0.02)

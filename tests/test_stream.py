@@ -194,6 +194,14 @@ def test_what_the_layout_does_not_hold(make, fault):
         pack([make()], Layout.standard(2, (32, 16), (32,)))
 
 
+def test_a_keyframe_of_another_size():
+    codes = pg.encode(some_video(1, 40, 56, rate=None))
+    (key,) = codes.children
+    for header in ({"height": 41, "width": 56}, {"height": 40, "width": 57}):
+        with pytest.raises(CodesError, match="a keyframe's size differs from the video's"):
+            pack([replace(codes, children=(replace(key, header=header),))], L)
+
+
 def test_marks():
     assert mark(L, "bos").tolist() == [L.marks["bos"]]
     with pytest.raises(CodesError, match="'smell' is no mark"):
