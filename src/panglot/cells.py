@@ -299,7 +299,7 @@ class Bench:
             for (pair, other), item in zip(self.verdicts(answers, row.want), row.cases, strict=True):
                 wanted = (item.concept, "" if row.want == "video" else row.kind)
                 found.right += pair == wanted
-                found.anyhow += other == item.concept
+                found.anyhow += item.concept in (pair[0], other)
                 found.heard += other == item.concept
         found.judge = self.worth(row)
         return found
