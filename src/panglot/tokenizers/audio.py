@@ -75,9 +75,18 @@ class CausalBlock(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        past = F.pad(x.transpose(1, 2), (KERNEL - 1, 0))
-        y = self.norm(self.depthwise(past).transpose(1, 2))
+        y = self.norm(self._depthwise(x))
         return x + self.outer(F.gelu(self.inner(y)))
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float64:
+            return self.depthwise(F.pad(x.transpose(1, 2), (KERNEL - 1, 0))).transpose(1, 2)
+        # The library's convolution goes channel by channel in float64, which takes half of the time of encoding.
+        past, weight = F.pad(x, (0, 0, KERNEL - 1, 0)), self.depthwise.weight[:, 0]
+        y = self.depthwise.bias.expand_as(x)
+        for k in range(KERNEL):
+            y = torch.addcmul(y, past[:, k : k + x.shape[1]], weight[:, k])
+        return y
 
 
 class Stage(nn.Module):
@@ -218,8 +227,9 @@ class Encoder:
         """samples: float [n] or [n, C] at the rate given."""
         return self._code(self.resampler.push(_mono(samples)))
 
-    def finish(self) -> np.ndarray:
-        rest = self.resampler.push(np.zeros(0), last=True)
+    def finish(self, samples: np.ndarray | None = None) -> np.ndarray:
+        """The codes of what is left, and of `samples`, if these are the last."""
+        rest = self.resampler.push(np.zeros(0) if samples is None else _mono(samples), last=True)
         total = len(self.samples) - sp.EDGE + len(rest)
         return self._code(np.concatenate([rest, np.zeros(-total % sp.BLOCK + sp.EDGE)]))
 
@@ -305,7 +315,9 @@ class AudioTokenizer(Tokenizer[Audio]):
         return Encoder(self.encoder_network, self.filters, rate, self._depth(depth))
 
     def encode(self, media: Audio, depth: int | None = None) -> Codes:
-        return self.join(self.encode_stream([media], depth=depth))
+        """Codes of a whole sound: in one pass, where the stream of it takes two."""
+        codes = self.encoder(media.rate, depth).finish(media.samples)
+        return _piece(codes, len(media.samples), media.rate)
 
     def encode_stream(self, chunks: Iterable[Audio], depth: int | None = None) -> Iterator[Codes]:
         """Pieces carry the samples they close and the rate in the header; the last closes what is left."""

@@ -196,7 +196,7 @@ _PLACES = np.array([1, 3, 9, 27])
 def _groups(cells: np.ndarray) -> np.ndarray:
     """[h, w] -> [ceil(h/2), ceil(w/2), 2, 2], padded with 0."""
     h, w = cells.shape
-    padded = np.pad(cells, ((0, h % 2), (0, w % 2)))
+    padded = np.pad(cells, ((0, h % 2), (0, w % 2))) if h % 2 or w % 2 else cells
     return padded.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).transpose(0, 2, 1, 3)
 
 

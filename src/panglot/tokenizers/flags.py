@@ -86,5 +86,5 @@ def _costs(room: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def _quarters(cells: np.ndarray) -> np.ndarray:
     """[h, w] -> [ceil(h/2), ceil(w/2), 4], padded with 0"""
     h, w = cells.shape
-    padded = np.pad(cells, ((0, h % 2), (0, w % 2)))
+    padded = np.pad(cells, ((0, h % 2), (0, w % 2))) if h % 2 or w % 2 else cells
     return padded.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).transpose(0, 2, 1, 3).reshape((h + 1) // 2, -1, 4)
