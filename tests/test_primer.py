@@ -112,13 +112,18 @@ def test_training_shows_no_held_back_pair_and_held_has_as_many_seen_as_new():
 
 
 def test_other_grounds_are_no_colour_of_a_scene():
-    """But for white, no emoji and no clip shows a ground that a scene holds out."""
+    """No emoji and no clip shows a ground that a scene holds out."""
     for ground in pictures.GROUNDS:
         others = [np.asarray(c) for name, c in scenes.COLOURS.items() if name != "white"]
         assert min(np.linalg.norm(np.asarray(ground) - other) for other in others) > 110
     for seed in range(8):
-        pixels = np.asarray(pictures.ground(np.random.default_rng(seed))).reshape(-1, 3)
+        pixels = np.asarray(pictures.ground("cat", np.random.default_rng(seed))).reshape(-1, 3)
         assert {tuple(int(v) for v in p) for p in pixels} <= set(pictures.GROUNDS)
+    barred = [word for word in scenes.OBJECTS if scenes.unseen(word)["colour"] == "white"]
+    assert barred
+    for word in barred:
+        grounds = {pictures.ground(word, np.random.default_rng(seed)).getpixel((0, 0)) for seed in range(40)}
+        assert grounds == set(pictures.GROUNDS) - {(255, 255, 255)}
 
 
 def test_text_says_the_scene():
@@ -132,7 +137,7 @@ def test_text_says_the_scene():
 
 def test_an_emoji_is_drawn_large_and_never_mirrored(drawing):
     for n in range(12):
-        pixels = pictures.emoji(drawing, rng("emoji", n)).pixels
+        pixels = pictures.emoji(drawing, "cat", rng("emoji", n)).pixels
         assert pixels.shape == (64, 64, 3)
         assert tuple(pixels[32, 20]) == (0, 0, 255)
 
@@ -157,15 +162,15 @@ def test_an_object_is_where_its_caption_says(drawing, place):
         across, down = x.mean() - 31.5, y.mean() - 31.5
         found = max(("left", -across), ("right", across), ("top", -down), ("bottom", down), key=lambda pair: pair[1])
         assert found[0] == place
-        assert found[1] > 9
-        assert len(x) > 500
+        assert found[1] > 8
+        assert len(x) > 800
 
 
 @pytest.mark.parametrize("word", scenes.COUNTS)
 def test_as_many_objects_as_the_caption_says(drawing, word):
     pixels = pictures.scene(drawing, scenes.Scene("dog", "white", "count", word), rng(word)).pixels.astype(float)
     ink = (np.abs(pixels - pixels[0, 0]).max(axis=2) > 60).sum()
-    one = np.pi * (60 / 128 * 24) ** 2
+    one = np.pi * (60 / 128 * 28) ** 2
     assert round(ink / one) == scenes.COUNTS[word]
 
 
@@ -209,7 +214,7 @@ def test_natural_sounds_are_a_second_in_whole_blocks(bang, variant):
         sounds.window(bang, variant, rng(variant)),
         sounds.note(bang, variant, rng(variant)),
         sounds.effect(bang, variant, 3, rng(variant)),
-        sounds.said(bang, rng(variant)),
+        sounds.said(bang, variant, rng(variant)),
     )
     for audio in made:
         assert audio.rate == 16_000
@@ -286,7 +291,7 @@ def test_a_clip_has_nine_frames_and_sound_to_its_end(tmp_path, drawing, bang):
     assert video.audio.rate == 16_000
     assert len(video.audio.samples) == 18_000
     ink = [np.nonzero(np.abs(f.astype(float) - f[0, 0]).max(axis=2) > 60)[1].mean() for f in video.frames]
-    assert ink[-1] - ink[0] > 25
+    assert ink[-1] - ink[0] > 20
 
 
 # The build

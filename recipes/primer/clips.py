@@ -22,6 +22,7 @@ from pictures import (
     ground,
     near,
     paste,
+    scene_count,
     scene_row,
     stamp,
 )
@@ -33,8 +34,9 @@ from panglot.media import Audio, Video
 FPS, FRAMES = 8.0, 9
 RATE = 16_000
 SAMPLES = round(FRAMES / FPS * RATE)
-CLIPS_TRAIN, CLIPS_HELD = 20, 2
-SCENE_CLIPS_TRAIN = 3
+CLIPS_TRAIN, CLIPS_HELD = 40, 2
+LARGE, SMALL = 54, 40
+"""Pixels of the object of a clip, and of a scene: clips are coded in patches of 16 pixels, so what is small is lost."""
 
 Generator = np.random.Generator
 
@@ -82,15 +84,15 @@ def soundtrack(path: Path) -> Audio:
     return Audio(out, RATE)
 
 
-def clip(path: Path, motion: str, sound: Path, rng: Generator) -> Video:
-    """A picture of 40 pixels moving over a plain ground, with a sound."""
-    return Video(film(ground(rng), path, track(motion, 40, rng)), FPS, soundtrack(sound))
+def clip(path: Path, word: str, motion: str, sound: Path, rng: Generator) -> Video:
+    """A picture moving over a plain ground, with a sound."""
+    return Video(film(ground(word, rng), path, track(motion, LARGE, rng)), FPS, soundtrack(sound))
 
 
 def scene_clip(path: Path, shown: Scene, sound: Path, rng: Generator) -> Video:
-    """An object of 32 pixels moving over a plain colour."""
+    """A smaller picture moving over a plain colour."""
     canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
-    return Video(film(canvas, path, track(shown.value, 32, rng)), FPS, soundtrack(sound))
+    return Video(film(canvas, path, track(shown.value, SMALL, rng)), FPS, soundtrack(sound))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def plan_clips(data: Path, out: Path, split: str, seed: int, made: Sequence[Item
             motion = motions[(n // 2 + n) % len(motions)]
             row = {"text": concept.word, "kind": "film it", **picture, "concept": concept.word, "motion": motion}
             row |= tracks[n][1]
-            make = partial(clip, path, motion, tracks[n][0])
+            make = partial(clip, path, concept.word, motion, tracks[n][0])
             yield Item(f"{split}/clips/{slug(concept.word)}/{n:02}.mp4", row, make)
 
 
@@ -161,9 +163,10 @@ def plan_scene_clips(data: Path, out: Path, split: str, seed: int, made: Sequenc
     sounds = Soundtracks(out, made, split)
     for shown in chosen_scenes("motion", split, seed):
         rng = generator(seed, split, shown.text)
+        styles = BY_WORD[shown.object].styles
         first = int(rng.integers(2))
-        for n, (path, heard) in enumerate(sounds.pick(shown.object, SCENE_CLIPS_TRAIN if split == "train" else 1, rng)):
-            style = ("noto", "fxemoji")[(first + n) % 2]
+        for n, (path, heard) in enumerate(sounds.pick(shown.object, scene_count(shown, split), rng)):
+            style = styles[(first + n) % len(styles)]
             row = scene_row(shown, "film it", style) | heard
             make = partial(scene_clip, emoji_path(data, BY_WORD[shown.object], style), shown, path)
             yield Item(f"{split}/scenes/motion/{slug(shown.text).replace(',', '')}_{n}.mp4", row, make)

@@ -14,15 +14,16 @@ import numpy as np
 from concepts import BY_WORD, CONCEPTS, Concept
 from items import Item, Source, generator, slug, sources
 from PIL import Image as Pillow
-from scenes import COLOURS, COUNTS, Scene, grid
+from scenes import COLOURS, COUNTS, OBJECTS, Scene, forbidden, grid
 
 from panglot.media import Image
 
 SIDE = 64
 EMOJI_TRAIN, EMOJI_HELD = 20, 3
-PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 160, 4
+PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 320, 8
+HAND_VARIANTS = 3
 DIGITS_TRAIN, DIGITS_HELD = 100, 10
-SCENES_TRAIN = 3
+SCENES_TRAIN, SCENES_OTHERS = 4, 10
 
 Colour = Sequence[int]
 Generator = np.random.Generator
@@ -43,9 +44,10 @@ GROUNDS = ((255, 255, 255), (205, 225, 250), (250, 240, 200), (215, 215, 215))
 """White, pale blue, pale yellow, grey: what is random about a ground is learned at the cost of what stands on it."""
 
 
-def ground(rng: Generator) -> Pillow.Image:
-    """A plain ground."""
-    return Pillow.new("RGB", (SIDE, SIDE), GROUNDS[int(rng.integers(len(GROUNDS)))])
+def ground(word: str, rng: Generator) -> Pillow.Image:
+    """A plain ground; never white for an object that no scene of the training shows on white."""
+    grounds = GROUNDS[1:] if forbidden(word).get("colour") == "white" else GROUNDS
+    return Pillow.new("RGB", (SIDE, SIDE), grounds[int(rng.integers(len(grounds)))])
 
 
 def near(rgb: Colour, rng: Generator, jitter: int = 8) -> tuple[int, int, int]:
@@ -59,7 +61,7 @@ def paste(canvas: Pillow.Image, drawing: Pillow.Image, x: float, y: float) -> No
     canvas.paste(drawing, (round(x), round(y)), drawing)
 
 
-def crop(image: Pillow.Image, rng: Generator | None, least: float = 0.75) -> Pillow.Image:
+def crop(image: Pillow.Image, rng: Generator | None, least: float = 0.65) -> Pillow.Image:
     """A 64 x 64 picture from the centre, or with a generator from a random square of `least` to 1 of the short side."""
     scale = 1.0 if rng is None else rng.uniform(least, 1.0)
     edge = scale * min(image.size)
@@ -68,9 +70,9 @@ def crop(image: Pillow.Image, rng: Generator | None, least: float = 0.75) -> Pil
     return image.resize((SIDE, SIDE), Pillow.Resampling.LANCZOS, box=box)
 
 
-def emoji(path: Path, rng: Generator) -> Image:
+def emoji(path: Path, word: str, rng: Generator) -> Image:
     """One emoji, 54 to 62 pixels large, near the centre of a plain ground."""
-    canvas = ground(rng)
+    canvas = ground(word, rng)
     size = int(rng.integers(54, 63))
     x, y = (SIDE - size) / 2 + rng.uniform(-2, 2, 2)
     paste(canvas, stamp(path, size), x, y)
@@ -78,7 +80,7 @@ def emoji(path: Path, rng: Generator) -> Image:
 
 
 def photo(path: Path, plain: bool, mirror: bool, rng: Generator) -> Image:
-    """A square of a photograph: the centre if plain, else cut, lit and perhaps mirrored at random."""
+    """A square of a photograph: the centre if plain, else cut, lit, tinted and perhaps mirrored at random."""
     with Pillow.open(path) as image:
         square = crop(image.convert("RGB"), None if plain else rng)
     pixels = np.asarray(square).astype(np.float32)
@@ -86,7 +88,7 @@ def photo(path: Path, plain: bool, mirror: bool, rng: Generator) -> Image:
         if mirror and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         mean = pixels.mean()
-        pixels = (pixels - mean) * rng.uniform(0.85, 1.15) + mean + rng.uniform(-16, 16)
+        pixels = (pixels - mean) * rng.uniform(0.8, 1.2, 3) + mean + rng.uniform(-16, 16)
     return Image(np.ascontiguousarray(pixels.round().clip(0, 255).astype(np.uint8)))
 
 
@@ -98,19 +100,19 @@ def written(path: Path, rng: Generator) -> Image:
 
 
 def scene(path: Path, shown: Scene, rng: Generator) -> Image:
-    """One object of 32 pixels at a place, or several of 24 pixels, on a plain colour."""
+    """One object of 40 pixels at a place, or several of 28 pixels, on a plain colour."""
     canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
     if shown.relation == "place":
-        x, y = rng.uniform(13, 19, 2)
-        edge = {"left": (1, y), "right": (31, y), "top": (x, 1), "bottom": (x, 31)}[shown.value]
-        dx, dy = rng.uniform(-1, 3), rng.uniform(-1, 3)
+        x, y = rng.uniform(10, 14, 2)
+        edge = {"left": (0, y), "right": (24, y), "top": (x, 0), "bottom": (x, 24)}[shown.value]
+        dx, dy = rng.uniform(0, 2, 2)
         sign = 1 if shown.value in ("left", "top") else -1
         along = (sign * dx, 0.0) if shown.value in ("left", "right") else (0.0, sign * dy)
-        paste(canvas, stamp(path, 32), edge[0] + along[0], edge[1] + along[1])
+        paste(canvas, stamp(path, 40), edge[0] + along[0], edge[1] + along[1])
     else:
         for corner in rng.permutation(4)[: COUNTS[shown.value]]:
-            x, y = rng.uniform(1, 7, 2)
-            paste(canvas, stamp(path, 24), x + 32 * (corner % 2), y + 32 * (corner // 2))
+            x, y = rng.uniform(1, 3, 2)
+            paste(canvas, stamp(path, 28), x + 32 * (corner % 2), y + 32 * (corner // 2))
     return Image(np.asarray(canvas))
 
 
@@ -131,7 +133,7 @@ def plan_emoji(data: Path, split: str) -> Iterator[Item]:
             for n in range(EMOJI_TRAIN if split == "train" else EMOJI_HELD):
                 row = {"text": concept.word, "kind": "draw it", "source": f"{style} {concept.emoji}"}
                 row |= {"concept": concept.word, "style": style}
-                make = partial(emoji, emoji_path(data, concept, style))
+                make = partial(emoji, emoji_path(data, concept, style), concept.word)
                 yield Item(f"{split}/emoji/{slug(concept.word)}/{style}_{n:02}.png", row, make)
 
 
@@ -149,7 +151,7 @@ def _row(source: Source, word: str, kind: str, style: str, variant: int) -> dict
 
 
 def plan_photos(data: Path, split: str, seed: int) -> Iterator[Item]:
-    """Photographs (a plain crop and up to three others in training), hands and handwriting."""
+    """Photographs (a plain crop and up to seven others in training), hands and handwriting."""
     for concept in CONCEPTS:
         found = photo_sources(data, split, concept)
         order = generator(seed, split, "photos", concept.word).permutation(len(found))[:PHOTOS_A_CONCEPT]
@@ -174,7 +176,7 @@ def digit_sources(data: Path, split: str, seed: int, name: str, digit: int) -> l
 def _digits(data: Path, split: str, seed: int, concept: Concept) -> Iterator[Item]:
     assert concept.digit is not None
     for source in digit_sources(data, split, seed, "signdigits", concept.digit):
-        for n in range(2 if split == "train" else 1):
+        for n in range(HAND_VARIANTS if split == "train" else 1):
             row = _row(source, concept.word, "hand sign", "hand", n)
             name = f"{split}/photos/{concept.word}/hand_{source.path.stem}_{n}.png"
             yield Item(name, row, partial(photo, source.path, n == 0, False))
@@ -190,22 +192,34 @@ def scene_row(shown: Scene, kind: str, style: str) -> dict:
 
 
 def chosen_scenes(relation: str, split: str, seed: int) -> list[Scene]:
-    """Training: all seen combinations. Held: all never-seen ones and as many seen ones, drawn at random."""
+    """Training: all seen combinations, and some of every other drawing. Held: all never-seen ones and as many seen
+    ones, drawn at random."""
     seen = [s for s in grid(relation) if not s.unseen]
     if split == "train":
+        for concept in CONCEPTS:
+            if concept.emoji is not None and concept.word not in OBJECTS:
+                possible = grid(relation, [concept.word])
+                order = generator(seed, "others", relation, concept.word).permutation(len(possible))
+                seen += [possible[i] for i in order[:SCENES_OTHERS]]
         return seen
     new = [s for s in grid(relation) if s.unseen]
     order = generator(seed, split, relation).permutation(len(seen))[: len(new)]
     return new + [seen[i] for i in sorted(order)]
 
 
+def scene_count(shown: Scene, split: str) -> int:
+    """How many files of a scene."""
+    return SCENES_TRAIN if split == "train" and shown.object in OBJECTS else 1
+
+
 def plan_scenes(data: Path, split: str, seed: int) -> Iterator[Item]:
     """Still scenes: one object at a place, or two to four of them."""
     for relation in ("place", "count"):
         for shown in chosen_scenes(relation, split, seed):
+            styles = BY_WORD[shown.object].styles
             first = int(generator(seed, split, shown.text).integers(2))
-            for n in range(SCENES_TRAIN if split == "train" else 1):
-                style = ("noto", "fxemoji")[(first + n) % 2]
+            for n in range(scene_count(shown, split)):
+                style = styles[(first + n) % len(styles)]
                 row = scene_row(shown, "scene", style)
                 name = f"{split}/scenes/{relation}/{slug(shown.text).replace(',', '')}_{n}.png"
                 yield Item(name, row, partial(scene, emoji_path(data, BY_WORD[shown.object], style), shown))

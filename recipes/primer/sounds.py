@@ -26,6 +26,7 @@ PEAK = 0.7
 WORD_BLOCKS, PHRASE_BLOCKS, SOUND_BLOCKS = 15, 20, 13
 LEAST_BLOCKS = 4
 FSDD_TRAIN, FSDD_HELD = 120, 12
+SPEECH_VARIANTS = 2
 ESC_WINDOWS, NOTE_VARIANTS, EFFECTS = 4, 2, 20
 
 Generator = np.random.Generator
@@ -175,9 +176,10 @@ def spoken(text: str, voice: Voice, rng: Generator) -> Audio:
     return finish(samples, WORD_BLOCKS)
 
 
-def said(path: Path, rng: Generator) -> Audio:
-    """A word by a real voice: its loud part, at most 1.6 s."""
-    samples = trim(read(path), floor_db=-30.0, margin=0.04)
+def said(path: Path, variant: int, rng: Generator) -> Audio:
+    """A word by a real voice: its loud part, at most 1.6 s. Later variants are up to three semitones higher or lower,
+    as if a smaller or larger person had said it."""
+    samples = trim(read(path, rng.uniform(-3, 3) if variant else 0.0), floor_db=-30.0, margin=0.04)
     most = PHRASE_BLOCKS * BLOCK
     if len(samples) > most:
         samples = samples[windows(samples, most, 1)[0] :]
@@ -235,17 +237,19 @@ def plan_speech(data: Path, split: str, seed: int) -> Iterator[Item]:
     ]:
         found = [source for source in sources(data, split, "fsdd") if source.row["text"] == word]
         for i in sorted(generator(seed, split, "fsdd", word).permutation(len(found))[:count]):
-            yield _speech(split, found[i], word)
+            yield from _speech(split, found[i], word)
     for word in WAKE_PHRASES:
         for source in sources(data, split, "picovoice_wake"):
             if source.row["text"] == word:
-                yield _speech(split, source, word)
+                yield from _speech(split, source, word)
 
 
-def _speech(split: str, source: Source, word: str) -> Item:
+def _speech(split: str, source: Source, word: str) -> Iterator[Item]:
     row = {"text": word, "kind": "say it", "source": source.credit, "concept": word, "origin": source.origin}
     row |= {"speaker": source.row["speaker"]} if "speaker" in source.row else {}
-    return Item(f"{split}/speech/{slug(word)}/{source.path.stem}.flac", row, partial(said, source.path))
+    for n in range(SPEECH_VARIANTS if split == "train" else 1):
+        name = f"{split}/speech/{slug(word)}/{source.path.stem}_{n}.flac"
+        yield Item(name, row | {"variant": n}, partial(said, source.path, n))
 
 
 def sound_name(source: Source) -> str:
