@@ -127,6 +127,33 @@ def test_an_answer_does_not_depend_on_its_neighbours(ours):
         assert ours.answer_all(others, want, settings=settings)[1] == whole[1]
 
 
+def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
+    """Of media alone, only where another medium is wanted, and only by a model that has learned text."""
+    asked = []
+    run = generate._Run
+
+    def watched(owner, prompts, wanted, settings, told):
+        asked.append((wanted, [[part if isinstance(part, str) else part.modality for part in p] for p in prompts]))
+        return run(owner, prompts, wanted, settings, told)
+
+    monkeypatch.setattr(generate, "_Run", watched)
+    settings = Settings(8, longest=8)
+    requests = [["dog"], [some_image(20, 50)], [some_image(20, 50), "dog"]]
+    answers = ours.answer_all(requests, "image", settings=settings)
+    assert [[codes.modality for codes in answer] for answer in answers] == [["image"]] * 3
+    seen = [["ask", "image", "give"], ["ask", "image", "text", "give"]]
+    assert asked == [
+        (["text"], seen),
+        (["image"], [["ask", "text", "give"], *([*prompt, "text"] for prompt in seen)]),
+    ]
+    asked.clear()
+    ours.answer_all(requests, "text", settings=settings)
+    ours.answer_all(requests, "image", settings=replace(settings, words=False))
+    mute = Panglot(ours.model, ours.layout, ours.fit, speaks=False)
+    mute.answer_all(requests, "image", settings=settings)
+    assert [wanted for wanted, _ in asked] == [["text"], ["image"], ["image"]]
+
+
 def likeliest(ours: Panglot, guidance: float = 1.0) -> np.ndarray:
     """The ids of one picture of a dog, each the likeliest."""
     told: list[int] = []

@@ -63,6 +63,7 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="0: the likeliest; else 0 for text, 0.5 for media.")] = None,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up so much.")] = 0.95,
     guidance: Annotated[float, typer.Option(help="Above 1: keep closer to the inputs.")] = 2.0,
+    words: Annotated[bool, typer.Option(help="Say first, unseen, in words what is given in other media.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer, nothing else.")] = False,
 ) -> None:
     """Give any media, get any media: panglot generate bark.ogg "draw it" --want image -o dog.png"""
@@ -78,7 +79,7 @@ def generate(
 
     log = Log(as_json)
     try:
-        settings = Settings(tokens, seed, temperature, top_p, guidance)
+        settings = Settings(tokens, seed, temperature, top_p, guidance, words=words)
         loaded = Panglot.load(model)
         streamed = _Streamed(loaded) if wanted == ["text"] and n == 1 and not as_json else None
         start = perf_counter()

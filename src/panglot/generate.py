@@ -8,13 +8,16 @@ position which ids are legal; the scores of those alone are computed, and one is
 medium, and a budget of tokens is never exceeded. Rows of a batch are at different places of the grammar, and each has a
 random generator of its own: an answer does not depend on how many are drawn beside it.
 
+Where a picture, sound or video is asked for and others are given, the model first says in words what they are, which
+becomes part of the stream: `<ask>` photo "say it" `<give>` "dog" and then the sound (cf. arXiv 2201.11903).
+
 Not here: the network (`panglot.model`), the grammar (`panglot.grammar`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,7 @@ class Settings:
     temperature: None: 0 for text (the likeliest), 0.5 for media. top_p: draw from the likeliest that make up so much.
     guidance: of media, how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
     longest: characters of text, roughly, and media without a budget: tokens at most.
+    words: say first in words what is given in other media; they are not part of the answer.
     """
 
     tokens: int | None = None
@@ -56,6 +60,7 @@ class Settings:
     top_p: float = 0.95
     guidance: float = 2.0
     longest: int = 512
+    words: bool = True
 
     def __post_init__(self):
         if self.tokens is not None and not 1 <= self.tokens <= BUDGETS[-1]:
@@ -75,6 +80,9 @@ class Settings:
 ROOM = 512
 """Tokens of an answer for which there is memory at first; it grows."""
 
+WORDS = 64
+"""Characters, roughly, in which is said what is given."""
+
 Told = Callable[[int, str, int], None]
 """Called with the row, the alphabet and the symbol of every token that was drawn."""
 
@@ -82,9 +90,10 @@ Told = Callable[[int, str, int], None]
 class Panglot:
     """A model with its layout and the sizes of media that it knows."""
 
-    def __init__(self, model: Transformer, layout: Layout, fit: Fit = Fit()):  # noqa: B008 - frozen
+    def __init__(self, model: Transformer, layout: Layout, fit: Fit = Fit(), speaks: bool = True):  # noqa: B008 - frozen
+        """speaks: whether the model has learned any text."""
         self.model = model.eval().requires_grad_(False)
-        self.layout, self.fit = layout, fit
+        self.layout, self.fit, self.speaks = layout, fit, speaks
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Panglot:
@@ -92,11 +101,13 @@ class Panglot:
         folder = Path(path) if path is not None else ASSETS
         model, layout, extra = checkpoint.load(folder)
         try:
-            fit = Fit.from_json(extra.get("data", {}).get("options", {}).get("fit") or {})
+            data = extra.get("data", {})
+            fit = Fit.from_json(data.get("options", {}).get("fit") or {})
+            speaks = "text" in data.get("tokens", {"text": 0})
         except (ValueError, TypeError, AttributeError) as fault:
             wrong = f"{folder}: the sizes of its media are damaged ({fault})"
             raise checkpoint.CheckpointError(f"{wrong}; copy or train the checkpoint again") from None
-        return cls(model, Layout.from_json(layout), fit)
+        return cls(model, Layout.from_json(layout), fit, speaks)
 
     def generate(
         self,
@@ -124,7 +135,8 @@ class Panglot:
         settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """As `generate`, in tokens: the codes of each answer's segments."""
-        return self._run([self._prompt(inputs)] * n, want, told, settings)
+        prompt = self._prompt(inputs)
+        return self._run([list(prompt) for _ in range(n)], want, told, settings)
 
     def answer_all(
         self,
@@ -145,7 +157,17 @@ class Panglot:
         if not prompts:
             return []
         with torch.inference_mode():
+            if settings.words and self.speaks and wanted and wanted[0] != "text":
+                self._say(prompts, settings)
             return _Run(self, prompts, wanted, settings, told).finish()
+
+    def _say(self, prompts: list[list[Part]], settings: Settings) -> None:
+        """Put words for what is given in other media behind the request."""
+        media = [p for p in prompts if any(isinstance(part, Codes) and part.modality != "text" for part in p)]
+        if media:
+            said = _Run(self, media, ["text"], replace(settings, tokens=None, longest=WORDS), None).finish()
+            for prompt, codes in zip(media, said, strict=True):
+                prompt += codes
 
     def encoded(self, medium: Media | str) -> Codes:
         """The codes of an input, at the sizes that the model knows."""
