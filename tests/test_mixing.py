@@ -52,7 +52,7 @@ PHRASES = {1: pack_segment(streams.text("photo"), L), 2: pack_segment(streams.te
 
 
 def mixer(segments: Segments | None = None, **options) -> Mixer:
-    return Mixer(segments or book(), L, PHRASES, **{"rows": 4, "length": 256, **options})
+    return Mixer(segments or book(), L, PHRASES, **{"rows": 4, "length": 256, "noise": 0.0, **options})
 
 
 def samples(batch):
@@ -210,6 +210,25 @@ def test_weights(many):
         assert (weights[0], modality[0], modality[-1]) == (0, -1, -1)
         assert weights[-1] == pytest.approx(0.3)
         assert (ids[0], ids[-1]) == (L.marks["bos"], L.marks["eos"])
+
+
+def test_some_codes_of_given_media_are_replaced():
+    """By codes of the same alphabet, which do not count in the loss. What is wanted and texts stay as they are."""
+    given = changed = 0
+    for parts, ids, weights, _ in drawn(mixer(noise=0.3), 400):
+        if "give" not in parts:
+            continue
+        wanted = group_of(parts[-1])
+        assert wanted in range(4)
+        for part in parts[: parts.index("give")]:
+            if not isinstance(part, Codes) or part.modality == "text":
+                continue
+            arrays = [a for p in (part, *part.children) for a in p.arrays.values()]
+            values = np.concatenate([a.ravel() for a in arrays])
+            given += len(values)
+            changed += (values != wanted).sum()
+            assert (weights == 0).sum() >= (values != wanted).sum()
+    assert changed / given == pytest.approx(0.3, abs=0.04)
 
 
 def test_every_order_of_media_is_learned(many):

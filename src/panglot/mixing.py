@@ -42,6 +42,11 @@ WORDS = 3.0
 GIVEN = 0.2
 """Weight in the loss of what is given, against 1 for what is wanted."""
 
+NOISE = 0.1
+"""Share of the codes of given pictures, sounds and videos that are replaced by any other of their alphabet, so that a
+photo is not known by a few of its tokens. Without it the loss of a word was 0.6 for media that had been seen and 0.8
+for others (the idea is word dropout, arXiv 1506.07285 and 1511.06349)."""
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -87,10 +92,15 @@ class Mixer:
     rows: int = 16
     length: int = 512
     seed: int = 0
+    noise: float = NOISE
     _index: dict[int, dict[int, dict[int, np.ndarray]]] = field(init=False, repr=False)
 
     def __post_init__(self):
         s = self.segments
+        self._codes = np.zeros((self.layout.size, 2), np.int64)  # first id and size of the alphabet of a code
+        for name in self.layout.digits:
+            start, size = self.layout.starts[name], self.layout.sizes[name]
+            self._codes[start : start + size] = start, size
         self._lengths = np.diff(s.offsets)
         usable = np.flatnonzero(self._lengths <= self.length // 2)
         self._index = {}
@@ -141,25 +151,29 @@ class Mixer:
         answer = len(parts) - (2 if request and len(parts) == 3 else 1)
         pieces, worth, modality = [np.array([marks["bos"]])], [np.zeros(1)], [np.full(1, -1)]
 
-        def put(ids: np.ndarray, weight: float = 0.0, kind: int = -1) -> None:
+        def put(ids: np.ndarray, weight: float = 0.0) -> None:
             pieces.append(ids)
             worth.append(np.full(len(ids), weight))
-            modality.append(np.full(len(ids), kind))
+            modality.append(np.full(len(ids), -1))
 
         def tell(row: int, share: float) -> None:
             kind = int(self.segments.kind[row])
             if kind in self.told and rng.random() < share:
                 put(self.told[kind])
 
-        def show(row: int, weight: float) -> None:
+        def show(row: int, weight: float, given: bool = False) -> None:
             ids, name = self.segments.of(row), kinds[int(self.segments.kind[row])][0]
-            put(ids, weight * (WORDS if name == "text" else 1.0) * len(ids) ** -0.5, MODALITIES.index(name))
+            pieces.append(ids)
+            worth.append(np.full(len(ids), weight * (WORDS if name == "text" else 1.0) * len(ids) ** -0.5))
+            modality.append(np.full(len(ids), MODALITIES.index(name)))
+            if given and self.noise:
+                pieces[-1], worth[-1] = self._noisy(rng, ids, worth[-1])
 
         if request:
             put(np.array([marks["ask"]]))
         for row in parts[:answer]:
             tell(row, TOLD_FIRST)
-            show(row, GIVEN)
+            show(row, GIVEN, given=True)
         tell(parts[-1], TOLD)
         if request:
             put(np.array([marks["give"]]))
@@ -167,6 +181,12 @@ class Mixer:
             show(row, 1.0 if len(parts) > 1 else GIVEN)
         put(np.array([marks["eos"]]), 0.3)
         return tuple(np.concatenate(part) for part in (pieces, worth, modality))  # type: ignore[return-value]
+
+    def _noisy(self, rng: np.random.Generator, ids: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some codes replaced by others; nobody has to predict those."""
+        start, size = self._codes[ids].T
+        noisy = (size > 0) & (rng.random(len(ids)) < self.noise)
+        return np.where(noisy, start + rng.integers(np.maximum(size, 1)), ids), np.where(noisy, 0.0, weight)
 
     def _drawn(self, rng: np.random.Generator) -> list[int]:
         """Rows of the segments of one sample, in the order in which they stand."""
