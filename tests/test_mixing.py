@@ -215,7 +215,7 @@ def test_weights(many):
 def test_some_codes_of_given_media_are_replaced():
     """By codes of the same alphabet, which do not count in the loss. What is wanted and texts stay as they are."""
     given = changed = 0
-    for parts, ids, weights, _ in drawn(mixer(noise=0.3), 400):
+    for parts, _, weights, _ in drawn(mixer(noise=0.3), 400):
         if "give" not in parts:
             continue
         wanted = group_of(parts[-1])

@@ -22,7 +22,6 @@ from panglot.shards import ShardError, open_shards, read_manifest, write_manifes
 from panglot.stream import unpack
 from panglot.train import TrainError
 
-
 STEPS = 200
 """Of the run that learns all there is to learn."""
 
