@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from panglot.fitting import LOUD, Fit, fitted_sound, resampled, square
-from panglot.media import Audio, Text, Video
+from panglot.media import Audio, MediaInfo, Text, Video
 from panglot.testing import some_audio, some_image, some_video
 
 FIT = Fit(side=48, seconds=1.0, fps=8, frames=5)
@@ -53,6 +53,26 @@ def test_the_loudest_part_of_a_longer_sound_is_kept():
     assert start <= 40000
     assert start + 12800 >= 48000
     assert np.allclose(whole[start : start + 12800], found, atol=1e-5)
+
+
+@pytest.mark.parametrize("fit", [Fit(), FIT, Fit(seconds=1.6), Fit(fps=3), Fit(frames=2), Fit(side=20, frames=50, fps=60)])
+def test_sizes_are_known_before(fit):
+    """`panglot scan` tells the tokens of media that nobody has opened."""
+    for medium in (
+        some_image(100, 30),
+        some_audio(0.3, 8000),
+        some_audio(2.7, 44100, channels=2),
+        some_audio(0.001, 48000),
+        some_video(7, 20, 30),
+        some_video(1, 30, 20),
+    ):
+        told, found = fit.info(medium.info), fit(medium).info
+        for name in ("modality", "width", "height", "frames", "fps", "samples", "rate"):
+            assert getattr(told, name) == getattr(found, name), name
+    silent = Video(some_video(7, 20, 30).frames, 25.0, None)
+    assert fit.info(silent.info).samples is None
+    unknown = MediaInfo("video", width=20, height=20)
+    assert (fit.info(unknown).frames, fit.info(MediaInfo("text", characters=3)).characters) == (None, 3)
 
 
 def test_silence_stays_silent():

@@ -22,8 +22,12 @@ FoldersArgument = Annotated[
     list[Path], typer.Argument(metavar="FOLDER...", help="Folders of text, pictures, sound, video.")
 ]
 Variants = Annotated[int, typer.Option(metavar="N", help="Ways to encode each medium, with more tokens and fewer.")]
-Finest = Annotated[int, typer.Option("--stride", help="Finest level of pictures: 32, 16 or 8.")]
-Deepest = Annotated[int, typer.Option("--depth", help="Codes a frame of sound at most.")]
+Finest = Annotated[int, typer.Option("--stride", help="Finest level of pictures: 32, 16 or 8; of video at least 16.")]
+Deepest = Annotated[int, typer.Option("--depth", help="Codes a block of sound (80 ms) at most; of video one less.")]
+Side = Annotated[int | None, typer.Option(help="Crop pictures and frames to squares of so many pixels.")]
+Seconds = Annotated[float | None, typer.Option(help="The loudest seconds of a sound, at 16 kHz, one level.")]
+Rate = Annotated[float | None, typer.Option("--fps", help="At most so many frames a second of video.")]
+Frames = Annotated[int | None, typer.Option(help="The first frames of a video.")]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="Leave out what takes more tokens than this.")]
 OneObject = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")]
 SHOWN = 5
@@ -37,6 +41,10 @@ def scan(
     stride: Finest = 8,
     depth: Deepest = 4,
     max_tokens: MaxTokens = 2048,
+    side: Side = None,
+    seconds: Seconds = None,
+    fps: Rate = None,
+    frames: Frames = None,
     as_json: OneObject = False,
 ) -> None:
     """Tell what folders hold, what pairs with what, what will be left out and why, and what a model of it will take."""
@@ -45,7 +53,8 @@ def scan(
     from panglot import scan as scanning
 
     with _faults(), progress("scan") as tell:
-        options = _options(variants=variants, stride=stride, depth=depth, max_tokens=max_tokens)
+        fit = _fit(side, seconds, fps, frames)
+        options = _options(variants=variants, stride=stride, depth=depth, max_tokens=max_tokens, fit=fit)
         report = scanning.scan(folders, options, tell)
     if plot is not None:
         scanning.plot(report, plot)
@@ -70,10 +79,10 @@ def prepare(
     held: Annotated[float, typer.Option(metavar="PART", help="Part of the samples that is held out, 0 to 1.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
     max_tokens: MaxTokens = 2048,
-    side: Annotated[int | None, typer.Option(help="Crop pictures and frames to squares of so many pixels.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="The loudest seconds of a sound, at 16 kHz, one level.")] = None,
-    fps: Annotated[float | None, typer.Option(help="At most so many frames a second of video.")] = None,
-    frames: Annotated[int | None, typer.Option(help="The first frames of a video.")] = None,
+    side: Side = None,
+    seconds: Seconds = None,
+    fps: Rate = None,
+    frames: Frames = None,
     as_json: OneObject = False,
 ) -> None:
     """Turn folders of files into a token data set to train on. Run it again to go on where it was ended."""
@@ -134,7 +143,7 @@ def _faults() -> Iterator[None]:
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run, or the folder of its model.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Has the folders train and held, with metadata.jsonl.")],
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Has the folders train and held, of which prepare got the first.")],
     judges: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Judges; trained there if missing. By default beside DATA.")
     ] = None,

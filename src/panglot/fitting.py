@@ -7,12 +7,12 @@ checkpoint, and is applied to whatever a user gives. Not here: tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from panglot.media import Audio, Image, Media, Video
+from panglot.media import Audio, Image, Media, MediaInfo, Video
 from panglot.tokenizers.image import resized
 from panglot.tokenizers.spectrum import BLOCK, RATE, Resampler
 
@@ -56,6 +56,22 @@ class Fit:
             return fitted_sound(medium, self.seconds) if self.seconds else medium
         return self._video(medium) if isinstance(medium, Video) else medium
 
+    def info(self, info: MediaInfo) -> MediaInfo:
+        """What a medium of this size will be; a size that its file does not tell stays unknown."""
+        if info.modality == "audio" and self.seconds and info.samples and info.rate:
+            samples = min(-(-info.samples * RATE // info.rate), _longest(self.seconds))
+            return replace(info, samples=-(-samples // BLOCK) * BLOCK, rate=RATE, channels=1)
+        if info.modality == "video":
+            frames, fps, samples, rate = info.frames, info.fps, info.samples, info.rate
+            if frames and fps and self.fps and self.fps < fps:
+                frames, fps = len(np.arange(0, frames / fps, 1 / self.fps)), self.fps
+            if frames and fps and self.frames:
+                frames = min(frames, self.frames)
+                if samples and rate:
+                    samples, rate = min(-(-samples * RATE // rate), round(frames / fps * RATE)), RATE
+            info = replace(info, frames=frames, fps=fps, samples=samples, rate=rate)
+        return replace(info, width=self.side, height=self.side) if self.side and info.width else info
+
     def _video(self, video: Video) -> Video:
         frames, fps, audio = video.frames, video.fps, video.audio
         if self.fps and self.fps < fps:
@@ -81,13 +97,17 @@ def square(pixels: np.ndarray, side: int) -> np.ndarray:
 def fitted_sound(audio: Audio, seconds: float) -> Audio:
     """The loudest `seconds` of a sound, mono at 16 kHz, of even level, filled up to whole blocks of 80 ms."""
     mono = resampled(audio)
-    longest = round(seconds * RATE) // BLOCK * BLOCK
+    longest = _longest(seconds)
     if len(mono) > longest:
         energy = np.concatenate([[0], np.cumsum(mono.astype(np.float64) ** 2)])
         starts = np.arange(0, len(mono) - longest + 1, BLOCK // 4)
         best = int(starts[int((energy[starts + longest] - energy[starts]).argmax())])
         mono = mono[best : best + longest]
     return Audio(_leveled(np.pad(mono, (0, -len(mono) % BLOCK))), RATE)
+
+
+def _longest(seconds: float) -> int:
+    return round(seconds * RATE) // BLOCK * BLOCK
 
 
 def resampled(audio: Audio) -> np.ndarray:

@@ -199,7 +199,7 @@ class _Costs:
         return [{"text": self.texts[text]}]
 
     def of(self, info: MediaInfo) -> Iterator[Counts]:
-        options = self.options
+        options, info = self.options, self.options.fit.info(info)
         if info.modality == "image":
             whole = tokenizer("image").count(info, stride=options.stride)
             names = list(whole)
