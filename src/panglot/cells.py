@@ -156,7 +156,7 @@ class Asked(Panglot):
     """A model that reads each input once, and counts which of its answers decode."""
 
     def __init__(self, model: Panglot, seed: int = 0):
-        super().__init__(model.model, model.layout, model.fit)
+        super().__init__(model.model, model.layout, model.fit, model.speaks)
         self.seed, self.answered, self.decoded, self.faults = seed, 0, 0, Counter[str]()
         self._media: dict[Path, Media] = {}
         self._codes: dict[int | str, Codes] = {}
@@ -200,6 +200,8 @@ class Asked(Panglot):
 
     def _decoded(self, answer: list[Codes], want: str) -> Media | None:
         self.answered += 1
+        if not answer:
+            return None
         try:
             (codes,) = answer
             medium = tokenizer(want).decode(codes)
@@ -299,7 +301,7 @@ class Bench:
             for (pair, other), item in zip(self.verdicts(answers, row.want), row.cases, strict=True):
                 wanted = (item.concept, "" if row.want == "video" else row.kind)
                 found.right += pair == wanted
-                found.anyhow += item.concept in (pair[0], other)
+                found.anyhow += pair == wanted or other == item.concept
                 found.heard += other == item.concept
         found.judge = self.worth(row)
         return found

@@ -257,9 +257,9 @@ def losses(model: Panglot, folder: Path) -> dict[str, float]:
     if shards.manifest.layout != model.layout.to_json():
         raise ShardError(f"{folder}: has another layout than the model; give the shards that it was trained on")
     found = segments(shards, "held")
-    if not len(found.group):
+    if not len(found.group) or np.diff(found.offsets).min() > LOSS_LENGTH // 2:
         return {}
-    mixer = Mixer(found, model.layout, told(found, model.layout), LOSS_ROWS, LOSS_LENGTH, 1)
+    mixer = Mixer(found, model.layout, told(found, model.layout), LOSS_ROWS, LOSS_LENGTH, 1, noise=0.0)
     learner = Learner(Transformer(model.model.config), model.layout)
     learner.model.load_state_dict(model.model.state_dict())
     with torch.no_grad():

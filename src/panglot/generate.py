@@ -165,7 +165,7 @@ class Panglot:
         """Put words for what is given in other media behind the request."""
         media = [p for p in prompts if any(isinstance(part, Codes) and part.modality != "text" for part in p)]
         if media:
-            said = _Run(self, media, ["text"], replace(settings, tokens=None, longest=WORDS), None).finish()
+            said = _Run(self, media, ["text"], replace(settings, tokens=None, temperature=0.0, longest=WORDS), None).finish()
             for prompt, codes in zip(media, said, strict=True):
                 prompt += codes
 
@@ -177,7 +177,7 @@ class Panglot:
             kinds = ("image", "change") if fitted.modality == "video" else ("image",)
             options["stride"] = max(self.layout.strides(kind)[-1] for kind in kinds)
         if fitted.modality in ("audio", "video"):
-            options["depth"] = self.layout.depth
+            options["depth"] = max(1, self.layout.depth - (fitted.modality == "video"))  # as in training
         return tokenizer(fitted.modality).encode(fitted, **options)
 
     def _prompt(self, inputs: Sequence[Media | str]) -> list[Part]:
@@ -192,7 +192,7 @@ class Panglot:
             text=min(settings.tokens or settings.longest, settings.longest),
             pixels=side * side,
             frames=self.fit.frames or 100,
-            samples=round(seconds * 48000),
+            samples=round(seconds * (16000 if self.fit.seconds else 48000)),
             usual=True,
         )
 

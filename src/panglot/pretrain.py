@@ -162,7 +162,7 @@ def _held_out(shards: Shards, layout: Layout, options: TrainOptions) -> list[Bat
     found = segments(shards, "held")
     if not len(found.group) or np.diff(found.offsets).min() > options.length // 2:
         return []
-    mixer = Mixer(found, layout, told(found, layout), options.rows, options.length, options.seed + 1)
+    mixer = Mixer(found, layout, told(found, layout), options.rows, options.length, options.seed + 1, noise=0.0)
     return [mixer.batch(i) for i in range(HELD_OUT)]
 
 
