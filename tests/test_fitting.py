@@ -55,7 +55,9 @@ def test_the_loudest_part_of_a_longer_sound_is_kept():
     assert np.allclose(whole[start : start + 12800], found, atol=1e-5)
 
 
-@pytest.mark.parametrize("fit", [Fit(), FIT, Fit(seconds=1.6), Fit(fps=3), Fit(frames=2), Fit(side=20, frames=50, fps=60)])
+@pytest.mark.parametrize(
+    "fit", [Fit(), FIT, Fit(seconds=1.6), Fit(fps=3), Fit(frames=2), Fit(side=20, frames=50, fps=60)]
+)
 def test_sizes_are_known_before(fit):
     """`panglot scan` tells the tokens of media that nobody has opened."""
     for medium in (

@@ -90,5 +90,5 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     def bad(model, data, step):
         return loss(model, data, step)[0] * float("nan"), {}
 
-    with pytest.raises(TrainError, match="lower the learning rate"):
+    with pytest.raises(TrainError, match="lower learning rate"):
         fit(Pyramid(SMALL), batch, bad, Schedule(steps=2, warmup=1), tmp_path)

@@ -36,7 +36,7 @@ VERSION = 2
 CREDITS = """# Sources of the primer
 
 `source` in every line of metadata.jsonl names the file that an entry was made from, with its author and licence where
-those differ from file to file (`sound_source` and `ground_source`: the sound and the backdrop of a clip). The licence
+those differ from file to file (`sound_source`: the sound of a clip). The licence
 of every set and the credits that it asks for are in ATTRIBUTION.md, copied from the source data.
 
 Words by `espeak-ng` were spoken by that program (GPL-3.0; the sound it makes is not covered by its licence).
@@ -110,7 +110,7 @@ def write_metadata(out: Path, items: Iterable[Item]) -> None:
 
 
 def write_credits(data: Path, out: Path, items: Iterable[Item]) -> None:
-    keys = ("source", "sound_source", "ground_source")
+    keys = ("source", "sound_source")
     sets = Counter(item.row[key].split()[0] for item in items for key in keys if key in item.row)
     table = "".join(f"| {name} | {count} |\n" for name, count in sorted(sets.items()))
     write(out / "SOURCES.md", CREDITS + table)
@@ -145,7 +145,7 @@ def shared_origins(items: Iterable[Item]) -> set[str]:
     """Recordings, photographs, speakers and synthetic voices that are on both sides. Has to be empty."""
     sides: dict[str, set[str]] = {split: set() for split in SPLITS}
     for item in items:
-        keys = ("origin", "sound_origin", "ground_origin")
+        keys = ("origin", "sound_origin")
         sides[item.path.split("/")[0]] |= {item.row[key] for key in keys if key in item.row}
     return sides["train"] & sides["held"]
 

@@ -2,7 +2,7 @@
 
 Emoji are code points that noto and fxemoji both draw (three are in noto alone). Photos are `set/label` of caltech101
 and grocery. Sounds are `set/name`: the label in esc10, soundfx and maxaudio, the instrument in philharmonia (for
-percussion what is struck), the kind in librosa. Not here: how anything is rendered.
+percussion what is struck). Not here: how anything is rendered.
 """
 
 from __future__ import annotations

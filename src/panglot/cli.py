@@ -45,8 +45,10 @@ app = typer.Typer(
 )
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Text, pictures, sound, video: any format.")]
-Stride = Annotated[int | None, typer.Option(help="Stop the image pyramid at this stride: 32, 16 or 8 (finest).")]
-Depth = Annotated[int | None, typer.Option(help="Codes a frame of sound, 1 to all.")]
+Stride = Annotated[
+    int | None, typer.Option(help="Stop at this stride, 32, 16 or 8; by default 8 for pictures, 16 for video.")
+]
+Depth = Annotated[int | None, typer.Option(help="Codes a block of sound (80 ms), 1 to 10.")]
 Fps = Annotated[float | None, typer.Option(help="At most so many pictures a second of video.")]
 Effort = Annotated[int, typer.Option(help="Rounds of search for better codes of pictures: slower, +0.3 dB for 2.")]
 Tokens = Annotated[int | None, typer.Option(help="At most so many tokens: for all files of one OUT.pgt, or for each.")]
@@ -213,7 +215,10 @@ def inspect(
 @app.command()
 def count(
     files: Files,
-    models: Annotated[str | None, typer.Option("--for", metavar="MODEL,...", help="Models, or all.")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--for", metavar="MODEL,...", help="Models by name (docs/charges.md), or all; else a usual ten."),
+    ] = None,
     price: Annotated[list[str] | None, typer.Option(metavar="MODEL=DOLLARS", help="For a million tokens.")] = None,
     sources: Annotated[bool, typer.Option("--sources", help="Addresses and notes of the formulas too.")] = False,
     as_json: Json = False,

@@ -7,6 +7,7 @@ and the evaluation (`panglot.cli_model`).
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ def train(
     size: Annotated[str, typer.Option(help="mini, small or base.")] = "mini",
     steps: Annotated[int, typer.Option(help="Batches in all.")] = 4000,
     rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
-    length: Annotated[int, typer.Option(help="Tokens of a row.")] = 448,
+    length: Annotated[int, typer.Option(help="Tokens of a row; longer than half of it is not learned.")] = 448,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate; else the one of the size.")] = None,
     muon: Annotated[bool, typer.Option(help="Train matrices with Muon, or all with AdamW.")] = True,
     begin: Annotated[Path | None, typer.Option("--from", metavar="MODEL", help="Start from this model.")] = None,
@@ -38,6 +39,10 @@ def train(
     for name, value in (("steps", steps), ("rows", rows), ("length", length)):
         if value < 1:
             raise BadInput(f"--{name} {value}: give at least 1")
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
+    if lr is not None and not 0 < lr < 1:
+        raise BadInput(f"--lr {lr:g}: give a number above 0, below 1")
     from panglot import pretrain
     from panglot.checkpoint import CheckpointError
     from panglot.layout import LayoutError
@@ -72,21 +77,26 @@ def generate(
         raise BadInput(f"--want {unknown[0]}: choose among {', '.join(SUFFIX)}")
     if n < 1:
         raise BadInput(f"--n {n}: give at least 1")
+    if out is not None and not out.is_dir() and not out.absolute().parent.is_dir():
+        raise BadInput(f"{shown(out)}: lies in a folder that does not exist; make it, or choose another")
     given = [_input(name) for name in inputs]
     from panglot.checkpoint import CheckpointError
     from panglot.generate import GenerateError, Panglot, Settings
     from panglot.layout import LayoutError
+    from panglot.media import MediaError
+    from panglot.tokenizers.base import CodesError
 
     log = Log(as_json)
     try:
         settings = Settings(tokens, seed, temperature, top_p, guidance, words=words)
         loaded = Panglot.load(model)
-        streamed = _Streamed(loaded) if wanted == ["text"] and n == 1 and not as_json else None
+        alone = wanted == ["text"] and n == 1 and (out is None or out.is_dir())
+        streamed = _Streamed(loaded) if alone and not as_json else None
         start = perf_counter()
-        with progress("generate"):
+        with nullcontext() if streamed else progress("generate"):  # a bar would wipe the text as it comes
             answers = loaded.answers(given, wanted or None, n, streamed, settings)
         _written(answers, out, log, perf_counter() - start, streamed is not None)
-    except (GenerateError, CheckpointError, LayoutError) as error:
+    except (GenerateError, CheckpointError, LayoutError, MediaError, CodesError) as error:
         raise BadInput(shown(str(error))) from None
     log.finish()
 
@@ -117,6 +127,7 @@ class _Streamed:
 def _input(name: str) -> Any:
     """A medium where `name` is a file, else a text; what looks like the name of a file must be one."""
     from panglot import media
+    from panglot.folders import MEDIA, TEXTS
 
     path = Path(name)
     try:
@@ -129,7 +140,7 @@ def _input(name: str) -> Any:
             return media.open(path)
         except media.MediaError as error:
             raise BadInput(shown(str(error))) from None
-    if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".wav", ".ogg", ".mp3", ".flac", ".mp4", ".webm"}:
+    if path.suffix.lower() in {*MEDIA, *TEXTS, ".pgt"}:
         raise BadInput(f"{shown(name)}: does not exist; check the name, or put a text in other words")
     return name
 

@@ -143,7 +143,9 @@ def _faults() -> Iterator[None]:
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run, or the folder of its model.")],
-    data: Annotated[Path, typer.Option(metavar="DATA", help="Has the folders train and held, of which prepare got the first.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DATA", help="Has the folders train and held, of which prepare got the first.")
+    ],
     judges: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Judges; trained there if missing. By default beside DATA.")
     ] = None,
@@ -171,7 +173,9 @@ def evaluate(
         # What a training of judges shows goes to standard error: standard output is for the result.
         with _faults(), redirect_stdout(sys.stderr):
             options = evaluating.Options(cases, seed, shards)
-            found = evaluating.evaluate(run, data, judges or data.resolve().parent / "judges", options, tell)
+            found = evaluating.evaluate(
+                run, data, judges or data.resolve().with_name(f"{data.resolve().name}-judges"), options, tell
+            )
     except (CheckpointError, JudgeError, LayoutError, MediaError, TrainError, evaluating.EvaluateError) as error:
         raise BadInput(shown(str(error))) from None
     found["goals"] = showing.goals(found)

@@ -165,7 +165,9 @@ class Panglot:
         """Put words for what is given in other media behind the request."""
         media = [p for p in prompts if any(isinstance(part, Codes) and part.modality != "text" for part in p)]
         if media:
-            said = _Run(self, media, ["text"], replace(settings, tokens=None, temperature=0.0, longest=WORDS), None).finish()
+            said = _Run(
+                self, media, ["text"], replace(settings, tokens=None, temperature=0.0, longest=WORDS), None
+            ).finish()
             for prompt, codes in zip(media, said, strict=True):
                 prompt += codes
 

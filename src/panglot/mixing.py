@@ -205,7 +205,10 @@ class Mixer:
         if text and (draw < ALONE + TEXT + BOTH or not media):
             parts.append(self._row(rng, text[int(rng.integers(len(text)))], group))
         if media and (draw >= ALONE + TEXT or not text):
-            parts.append(self._row(rng, media[int(rng.integers(len(media)))], group))
+            other = media[int(rng.integers(len(media)))]
+            parts.append(self._row(rng, other, group))
+            while other == kind and self.segments.medium[parts[-1]] == self.segments.medium[parts[0]]:
+                parts[-1] = self._row(rng, other, group)  # not the same medium twice
         parts = [parts[i] for i in rng.permutation(len(parts))]
         if len(parts) == 3:
             parts.insert(1, parts.pop([kinds[self.segments.kind[row]][0] for row in parts].index("text")))

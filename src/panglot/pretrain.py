@@ -97,12 +97,11 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
     config = ModelConfig.sized(options.size, layout.size)
     if options.length > config.positions:
         raise TrainError(f"--length {options.length}: the model has {config.positions} positions; choose a shorter one")
-    _same_run(run, shards, options)
     mixer = Mixer(data, layout, told(data, layout), options.rows, options.length, options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(options.seed)
     learner = Learner(Transformer(config), layout)
-    if options.begin is not None:
+    if options.begin is not None and not (run / "checkpoint.safetensors").exists():
         _begin(learner, Path(options.begin))
     learner = learner.to(device)
     lr = options.lr or RATES[options.size]
@@ -118,7 +117,9 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
         plot(run / "log.jsonl", run / "loss.png")
         return held_out_loss(model, held)
 
+    _same_run(run, shards, options)
     fit(learner, mixer.batch, _on(device), schedule, run, evaluate)
+    export(learner, run / "model", {"data": data_card(shards), "options": vars(options)})
     plot(run / "log.jsonl", run / "loss.png")
     return run / "model"
 

@@ -122,7 +122,9 @@ def _step(model, data, loss, opts, schedule: Schedule, step: int) -> Mapping[str
     torch.manual_seed(schedule.seed * 1_000_003 + step)
     value, figures = loss(model, data, step)
     if not torch.isfinite(value):
-        raise TrainError(f"the loss is {value.item()} at step {step}: lower the learning rate and resume")
+        raise TrainError(
+            f"the loss is {value.item()} at step {step}: begin in another folder with a lower learning rate"
+        )
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
     for opt in opts:
@@ -171,7 +173,10 @@ def _resume(model, opts, schedule: Schedule, run: Path) -> int:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise TrainError(f"{path} is damaged ({error}): delete it to begin again") from None
-    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError:
+        raise TrainError(f"{path} belongs to another model: choose another folder or delete it") from None
     for i, opt in enumerate(opts):
         state: dict[int, dict[str, Any]] = {}
         for key, value in tensors.items():

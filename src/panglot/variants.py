@@ -242,7 +242,9 @@ class Encoder:
                 options["stride"] = self.options.video_stride
             elif blocks(info.samples or 0, info.rate or 1) * depths[-1] > self.options.max_tokens:
                 raise _TooLong
-            first, second = next(stream), next(stream, None)
+            first, second = next(stream, None), next(stream, None)
+            if first is None:
+                raise MediaError(f"{path}: holds no {info.modality}; leave it out")
             if second is None:
                 return coder.encode(first, **options)
             pieces = chain((first, second), stream)

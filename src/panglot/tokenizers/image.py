@@ -3,7 +3,7 @@
 A picture is cut into tiles that overlap, each tile runs through `Pyramid` with a margin of context that is thrown away
 after, so memory is bounded, codes do not depend on what else is encoded, and tile borders see what whole pictures see.
 
-Not here: the network (`pyramid.py`), the choice of which blocks deserve codes (a later part), files.
+Not here: the network (`pyramid.py`), the choice of which blocks deserve codes (`panglot.detail`), files.
 """
 
 from __future__ import annotations
