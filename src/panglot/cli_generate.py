@@ -79,6 +79,8 @@ def generate(
         raise BadInput(f"--n {n}: give at least 1")
     if out is not None and not out.is_dir() and not out.absolute().parent.is_dir():
         raise BadInput(f"{shown(out)}: lies in a folder that does not exist; make it, or choose another")
+    if out is not None and any(out.resolve() == Path(name).resolve() for name in inputs):
+        raise BadInput(f"{shown(out)}: is given and named as output too; choose another name with -o")
     given = [_input(name) for name in inputs]
     from panglot.checkpoint import CheckpointError
     from panglot.generate import GenerateError, Panglot, Settings
@@ -148,6 +150,7 @@ def _input(name: str) -> Any:
 def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: float, printed: bool) -> None:
     """Texts to standard output, media to files: FILE itself for a single one, else numbered."""
     from panglot import convert, media
+    from panglot.folders import TEXTS
 
     count = sum(len(answer) for answer in answers)
     number = 0
@@ -156,7 +159,7 @@ def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: floa
         for codes in answer:
             number += 1
             tokens = sum(codes.tokens().values())
-            if codes.modality == "text" and (out is None or out.is_dir() or count > 1):
+            if codes.modality == "text" and (out is None or out.is_dir() or out.suffix.lower() not in ("", *TEXTS)):
                 told.append({"modality": "text", "text": convert.decode(codes).text, "tokens": tokens})  # type: ignore[union-attr]
                 if not log.as_json:
                     print("" if printed else shown(told[-1]["text"]))
