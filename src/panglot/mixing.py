@@ -211,7 +211,7 @@ class Mixer:
                 parts[-1] = self._row(rng, other, group)  # not the same medium twice
         parts = [parts[i] for i in rng.permutation(len(parts))]
         if len(parts) == 3:
-            parts.insert(1, parts.pop([kinds[self.segments.kind[row]][0] for row in parts].index("text")))
+            parts.insert(1, parts.pop([kinds[int(self.segments.kind[row])][0] for row in parts].index("text")))
         return parts
 
     def _row(self, rng: np.random.Generator, kind: int, group: int) -> int:

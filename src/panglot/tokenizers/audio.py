@@ -83,7 +83,9 @@ class CausalBlock(nn.Module):
             return self.depthwise(F.pad(x.transpose(1, 2), (KERNEL - 1, 0))).transpose(1, 2)
         # The library's convolution goes channel by channel in float64, which takes half of the time of encoding.
         past, weight = F.pad(x, (0, 0, KERNEL - 1, 0)), self.depthwise.weight[:, 0]
-        y = self.depthwise.bias.expand_as(x)
+        bias = self.depthwise.bias
+        assert bias is not None
+        y = bias.expand_as(x)
         for k in range(KERNEL):
             y = torch.addcmul(y, past[:, k : k + x.shape[1]], weight[:, k])
         return y
