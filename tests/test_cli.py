@@ -293,7 +293,8 @@ def _interrupted(*_: object) -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs behind
 from panglot import cli, convert
 def slow(*_):
     print("started", flush=True)
