@@ -1,6 +1,6 @@
 """Speed of training: panglot's loop beside Hugging Face's `Trainer`, on the same model and the same samples.
 
-    python benchmarks/training.py --shards .cache/shards [--json] [--steps 8] [--rows 8] [--length 448]
+    python benchmarks/training.py --shards .cache/shards [--json] [--steps 8] [--batch 8] [--length 448]
 
 A rate is useful tokens a second: ids of samples, padding not counted. Both sides see the same samples in the same
 order, as many a step as fill panglot's rows, and update every weight of the same Qwen3 (mini) with AdamW in float32.
@@ -112,7 +112,7 @@ def main() -> None:
     extra = {
         "shards": {"type": Path, "required": True, "help": "a data set of panglot prepare"},
         "steps": {"type": int, "default": 8, "help": "steps of each (default 8; the first is not counted)"},
-        "rows": {"type": int, "default": 8},
+        "batch": {"type": int, "default": 8},
         "length": {"type": int, "default": 448},
     }
     opts = options(__doc__ or "", ROWS, needs_data=False, **extra)
@@ -123,7 +123,7 @@ def main() -> None:
         sys.exit(str(error))
     layout = Layout.from_json(shards.manifest.layout)
     data = segments(shards, "train")
-    mixer = Mixer(data, layout, told(data, layout), opts.extra["rows"], opts.extra["length"], opts.seed)
+    mixer = Mixer(data, layout, told(data, layout), opts.extra["batch"], opts.extra["length"], opts.seed)
     batches = [mixer.batch(i) for i in range(opts.extra["steps"])]
     tokens = [int((b.samples >= 0).sum()) for b in batches]
     table = Table(f"training, mini, {np.mean(tokens):.0f} tokens a step in samples of {_mean_length(batches):.0f}")
