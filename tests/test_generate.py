@@ -154,6 +154,17 @@ def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
     assert [wanted for wanted, _ in asked] == [["text"], ["image"], ["image"]]
 
 
+def test_a_video_is_read_at_the_depth_that_was_learned(ours):
+    """`prepare` gives the sound of a video one code less than a sound."""
+    in_video, in_sound = (set(names(ours.encoded(m))) for m in (some_video(4, 20, 30), some_audio(0.3)))
+    assert {name for name in in_video if name.startswith("audio")} == {"audio/1"}
+    assert in_sound == {"audio/1", "audio/2"}
+
+
+def names(codes: Codes) -> list[str]:
+    return [*codes.arrays, *(name for child in codes.children for name in names(child))]
+
+
 def likeliest(ours: Panglot, guidance: float = 1.0) -> np.ndarray:
     """The ids of one picture of a dog, each the likeliest."""
     told: list[int] = []

@@ -256,6 +256,18 @@ def test_without_texts_media_answer_each_other():
     assert np.mean(several) > 0.9
 
 
+def test_no_medium_is_answered_by_itself():
+    """Two pictures of one kind: each is only ever put beside the other."""
+    one = packed((0, 1, 0, picture(1, 2)), (0, 1, 1, picture(2, 2)))
+    pairs = [
+        media
+        for parts, *_ in drawn(mixer(one), 200)
+        if len(media := [p for p in parts if isinstance(p, Codes) and p.modality == "image"]) == 2
+    ]
+    assert len(pairs) > 100
+    assert all(a != b for a, b in pairs)
+
+
 def test_texts_alone():
     mix = mixer(packed(*((g, 0, g, streams.text(f"word {g}")) for g in range(3))))
     assert all(len(parts) == 1 for parts, *_ in drawn(mix, 50))
