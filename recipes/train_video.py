@@ -19,9 +19,9 @@ from data import ClipBatches, clips
 from torch import Tensor
 
 from panglot.media import Image
+from panglot.tokenizers.change import GROUP, add_change, coverage, where_wrong
 from panglot.tokenizers.image import ImageTokenizer
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig, plan_levels
-from panglot.tokenizers.video import GROUP, add_change, coverage, where_wrong
 from panglot.tokenizers.weights import read_weights, save_weights
 from panglot.train import Schedule, fit
 

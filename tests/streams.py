@@ -9,7 +9,8 @@ from panglot.media import Text
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.audio import RUN, blocks, due_blocks
 from panglot.tokenizers.base import ABSENT, Codes
-from panglot.tokenizers.video import GROUP, HOLD
+from panglot.tokenizers.change import GROUP
+from panglot.tokenizers.video import HOLD
 
 LAYOUT = Layout.standard(depth=5, change=(32, 16, 8))
 

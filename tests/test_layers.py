@@ -20,6 +20,7 @@ LAYERS = (
     {"tokenizers.quantize", "tokenizers.spectrum", "tokenizers.weights"},
     {"tokenizers.pyramid"},
     {"tokenizers.text", "tokenizers.image", "tokenizers.audio"},
+    {"tokenizers.change"},
     {"tokenizers.video"},
     {"tokenizers"},
     {"layout"},

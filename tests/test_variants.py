@@ -1,5 +1,6 @@
 """Samples as segments: each variant is what the tokenizers give, and what cannot be packed is told."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from panglot.stream import mark, unpack
 from panglot.testing import some_audio, some_image, some_video
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.base import ABSENT
-from panglot.variants import Encoder, Options, shallower, within
+from panglot.variants import Encoder, Options, coarser, shallower, within
 
 IMAGE_HEAD = 10
 PHOTO = Path(panglot.__file__).parent / "assets" / "demo" / "photo.jpg"
@@ -107,9 +108,26 @@ def test_a_sound_at_every_depth_once(folder):
 def test_a_video_with_sound_and_one_without(folder):
     segments, _, layout = encoded(folder, "film.mp4", options=Options(variants=3, held=0))
     film, coder = media.open(folder / "film.mp4"), tokenizer("video")
-    assert [decoded(s, layout) for s in segments] == [coder.encode(film, stride=16, depth=d) for d in (3, 2)]
+    fine, coarse = (decoded(s, layout) for s in segments)
+    whole = coder.encode(film, stride=16, depth=3, keyframe=8)
+    assert (fine, coarse) == (whole, shallower(coarser(whole, 16), 2))
+    assert {name for child in coarse.children for name in child.arrays if name[:5] == "image"} == {
+        "image/32",
+        "image/16",
+    }
     segments, _, layout = encoded(folder, "silent.mp4", options=Options(variants=3, held=0))
-    assert [decoded(s, layout) for s in segments] == [coder.encode(media.open(folder / "silent.mp4"), stride=16)]
+    whole = coder.encode(media.open(folder / "silent.mp4"), stride=16, keyframe=8)
+    assert [decoded(s, layout) for s in segments] == [whole, coarser(whole, 16)]
+
+
+def test_samples_of_one_origin_are_on_one_side(folder):
+    encoder = Encoder(Options(held=0.5), Options().layout())
+    splits = defaultdict(set)
+    for n in range(40):
+        sample = Sample(f"s{n}", folder, None, None, (folder / "story.txt",), {"origin": f"photo {n // 4}"})
+        splits[n // 4] |= {segment.split for segment in encoder.sample(n, sample)[0]}
+    assert all(len(sides) == 1 for sides in splits.values())
+    assert set().union(*splits.values()) == {"train", "held"}
 
 
 def test_a_text(folder):

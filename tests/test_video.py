@@ -6,7 +6,7 @@ import pytest
 from panglot import tokenfile
 from panglot.media import Audio, Image, Video
 from panglot.testing import TokenizerContract, some_image, some_video
-from panglot.tokenizers import tokenizer, video
+from panglot.tokenizers import change, tokenizer
 from panglot.tokenizers.base import Codes, CodesError
 from panglot.tokenizers.image import to_pixels
 from panglot.tokenizers.video import _Encoder
@@ -148,18 +148,39 @@ def test_silent_and_empty_sound():
 def test_encoder_and_decoder_go_on_from_the_same_frame():
     clip, tok = some_video(9, 70, 90, 5, rate=None), tokenizer("video")
     for stride in (16, 8):
-        encoder = _Encoder(tok, clip, stride, None)
+        encoder = _Encoder(tok, clip, stride, None, stride)
         parts = [*encoder.push(clip), *encoder.finish()]
         assert encoder.last is not None
         assert "change" in kinds(tok.join(parts))
         assert np.array_equal(to_pixels(encoder.last)[0, :70, :90], tok.decode(tok.join(parts)).frames[-1])
 
 
+def test_a_fine_keyframe_is_kept_where_nothing_changes_and_changes_stay_coarse():
+    clip, tok = some_video(9, 64, 96, 5, rate=None), tokenizer("video")
+    codes = tok.encode(clip, stride=16, keyframe=8)
+    key = codes.children[0]
+    assert key.arrays.keys() == {"image/32", "image/16", "image/8"}
+    fine = tokenizer("image").encode(Image(clip.frames[0]), stride=8)
+    assert np.array_equal(tok.decode(codes).frames[0], tokenizer("image").decode(fine).pixels)
+    changes = [child for child in codes.children if child.modality == "change"]
+    assert changes
+    assert not any("change/8" in child.arrays for child in changes)
+    still = Video(clip.frames[:1].repeat(9, 0), 8.0, None)
+    assert kinds(tok.encode(still, stride=16, keyframe=8)) == ["image", "same"]
+    shown = tok.decode(tok.encode(clip, stride=16, keyframe=8)).frames
+    assert psnr(shown, clip.frames) > psnr(tok.decode(tok.encode(clip, stride=16)).frames, clip.frames)
+
+
+def test_a_keyframe_is_not_coarser_than_changes():
+    with pytest.raises(CodesError, match="keyframe 32: coarser than the changes"):
+        tokenizer("video").encode(some_video(3, 64, 64, 5, rate=None), stride=16, keyframe=32)
+
+
 def test_large_frames_go_in_strips_and_change_little(monkeypatch):
     clip, tok = some_video(5, 300, 64, 6, rate=None), tokenizer("video")
     whole = tok.encode(clip)
-    monkeypatch.setattr(video, "PASS", 128 * 64)
-    assert len(list(video.strips(320, 64))) == 3
+    monkeypatch.setattr(change, "PASS", 128 * 64)
+    assert len(list(change.strips(320, 64))) == 3
     parts = tok.encode(clip)
     assert tok.decode(parts).frames.shape == clip.frames.shape
     assert abs(psnr(tok.decode(parts).frames, clip.frames) - psnr(tok.decode(whole).frames, clip.frames)) < 0.3

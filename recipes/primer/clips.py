@@ -15,6 +15,7 @@ import numpy as np
 from concepts import BY_WORD, CONCEPTS, Concept
 from items import Item, generator, slug
 from pictures import (
+    OBJECT,
     SIDE,
     chosen_scenes,
     digit_sources,
@@ -35,8 +36,8 @@ FPS, FRAMES = 8.0, 9
 RATE = 16_000
 SAMPLES = round(FRAMES / FPS * RATE)
 CLIPS_TRAIN, CLIPS_HELD = 40, 2
-LARGE, SMALL = 54, 40
-"""Pixels of the object of a clip, and of a scene: clips are coded in patches of 16 pixels, so what is small is lost."""
+LARGE = 56
+"""Pixels of the object of a clip; that of a scene is smaller (`OBJECT`)."""
 
 Generator = np.random.Generator
 
@@ -48,13 +49,13 @@ Generator = np.random.Generator
 def track(motion: str, size: int, rng: Generator) -> list[tuple[float, float, float]]:
     """Where the object is in each frame: its upper left corner and its size, in pixels, all inside the picture.
 
-    motion: `left`, `right`, `up`, `down` (from edge to edge), `growing` (from half its size) or `bouncing`.
+    motion: `left`, `right`, `up`, `down` (from edge to edge), `shrinking` (to half its size) or `bouncing`.
     """
     room = SIDE - size
-    across = room * rng.uniform(0.4, 0.6)
+    across = room / 2 + int(rng.integers(-1, 2))
     times = np.linspace(0.0, 1.0, FRAMES)
-    if motion == "growing":
-        sizes = size * (0.5 + 0.5 * times)
+    if motion == "shrinking":
+        sizes = size * (1 - 0.5 * times)
         return [((SIDE - s) / 2, (SIDE - s) / 2, s) for s in sizes]
     if motion == "bouncing":
         hops = 1 - np.abs(np.sin(2 * np.pi * times))
@@ -84,15 +85,15 @@ def soundtrack(path: Path) -> Audio:
     return Audio(out, RATE)
 
 
-def clip(path: Path, word: str, motion: str, sound: Path, rng: Generator) -> Video:
+def clip(path: Path, motion: str, sound: Path, rng: Generator) -> Video:
     """A picture moving over a plain ground, with a sound."""
-    return Video(film(ground(word, rng), path, track(motion, LARGE, rng)), FPS, soundtrack(sound))
+    return Video(film(ground(rng), path, track(motion, LARGE, rng)), FPS, soundtrack(sound))
 
 
 def scene_clip(path: Path, shown: Scene, sound: Path, rng: Generator) -> Video:
     """A smaller picture moving over a plain colour."""
     canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
-    return Video(film(canvas, path, track(shown.value, SMALL, rng)), FPS, soundtrack(sound))
+    return Video(film(canvas, path, track(shown.value, OBJECT, rng)), FPS, soundtrack(sound))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,13 +149,13 @@ def plan_clips(data: Path, out: Path, split: str, seed: int, made: Sequence[Item
     for concept in CONCEPTS:
         rng = generator(seed, split, "clips", concept.word)
         barred = forbidden(concept.word).get("motion") if split == "train" else None
-        motions = [m for m in (*MOTIONS, "growing", "bouncing") if m != barred]
+        motions = [m for m in (*MOTIONS, "shrinking", "bouncing") if m != barred]
         tracks = sounds.pick(concept.word, count, rng)
         for n, (path, picture) in enumerate(_pictures(data, split, seed, concept, count)):
             motion = motions[(n // 2 + n) % len(motions)]
             row = {"text": concept.word, "kind": "film it", **picture, "concept": concept.word, "motion": motion}
             row |= tracks[n][1]
-            make = partial(clip, path, concept.word, motion, tracks[n][0])
+            make = partial(clip, path, motion, tracks[n][0])
             yield Item(f"{split}/clips/{slug(concept.word)}/{n:02}.mp4", row, make)
 
 
@@ -167,6 +168,6 @@ def plan_scene_clips(data: Path, out: Path, split: str, seed: int, made: Sequenc
         first = int(rng.integers(2))
         for n, (path, heard) in enumerate(sounds.pick(shown.object, scene_count(shown, split), rng)):
             style = styles[(first + n) % len(styles)]
-            row = scene_row(shown, "film it", style) | heard
+            row = scene_row(shown, "scene", style) | heard
             make = partial(scene_clip, emoji_path(data, BY_WORD[shown.object], style), shown, path)
             yield Item(f"{split}/scenes/motion/{slug(shown.text).replace(',', '')}_{n}.mp4", row, make)

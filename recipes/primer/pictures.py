@@ -14,7 +14,7 @@ import numpy as np
 from concepts import BY_WORD, CONCEPTS, Concept
 from items import Item, Source, generator, slug, sources
 from PIL import Image as Pillow
-from scenes import COLOURS, COUNTS, OBJECTS, Scene, forbidden, grid
+from scenes import COLOURS, COUNTS, OBJECTS, Scene, grid
 
 from panglot.media import Image
 
@@ -24,6 +24,11 @@ PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 320, 8
 HAND_VARIANTS = 3
 DIGITS_TRAIN, DIGITS_HELD = 100, 10
 SCENES_TRAIN, SCENES_OTHERS = 4, 10
+OBJECT = 48
+"""Pixels of the object of a scene, and the smallest emoji."""
+
+CORNERS = {"left": (0, 8), "right": (16, 8), "top": (8, 0), "bottom": (8, 16)}
+"""Where its upper left corner is."""
 
 Colour = Sequence[int]
 Generator = np.random.Generator
@@ -40,14 +45,14 @@ def stamp(path: Path, size: int) -> Pillow.Image:
         return image.convert("RGBA").resize((size, size), Pillow.Resampling.LANCZOS)
 
 
-GROUNDS = ((255, 255, 255), (205, 225, 250), (250, 240, 200), (215, 215, 215))
-"""White, pale blue, pale yellow, grey: what is random about a ground is learned at the cost of what stands on it."""
+GROUNDS = ((205, 225, 250), (250, 240, 200), (215, 215, 215))
+"""Pale blue, pale yellow, grey: what is random about a ground is learned at the cost of what stands on it. None is a
+colour of the scenes, or a clip on it would be taken for one."""
 
 
-def ground(word: str, rng: Generator) -> Pillow.Image:
-    """A plain ground; never white for an object that no scene of the training shows on white."""
-    grounds = GROUNDS[1:] if forbidden(word).get("colour") == "white" else GROUNDS
-    return Pillow.new("RGB", (SIDE, SIDE), grounds[int(rng.integers(len(grounds)))])
+def ground(rng: Generator) -> Pillow.Image:
+    """A plain ground."""
+    return Pillow.new("RGB", (SIDE, SIDE), GROUNDS[int(rng.integers(len(GROUNDS)))])
 
 
 def near(rgb: Colour, rng: Generator, jitter: int = 8) -> tuple[int, int, int]:
@@ -70,10 +75,10 @@ def crop(image: Pillow.Image, rng: Generator | None, least: float = 0.65) -> Pil
     return image.resize((SIDE, SIDE), Pillow.Resampling.LANCZOS, box=box)
 
 
-def emoji(path: Path, word: str, rng: Generator) -> Image:
-    """One emoji, 54 to 62 pixels large, near the centre of a plain ground."""
-    canvas = ground(word, rng)
-    size = int(rng.integers(54, 63))
+def emoji(path: Path, rng: Generator) -> Image:
+    """One emoji, 48 to 62 pixels large, near the centre of a plain ground."""
+    canvas = ground(rng)
+    size = int(rng.integers(OBJECT, 63))
     x, y = (SIDE - size) / 2 + rng.uniform(-2, 2, 2)
     paste(canvas, stamp(path, size), x, y)
     return Image(np.asarray(canvas))
@@ -100,19 +105,19 @@ def written(path: Path, rng: Generator) -> Image:
 
 
 def scene(path: Path, shown: Scene, rng: Generator) -> Image:
-    """One object of 40 pixels at a place, or several of 28 pixels, on a plain colour."""
+    """One object of 48 pixels at a place, or several of 28 pixels in the quarters of the picture, on a plain colour.
+
+    Objects stand on the grid of the codes of 8 pixels, give or take one: an object anywhere else has other codes at
+    each place, and a hundred pictures of it do not show what they have in common.
+    """
     canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
     if shown.relation == "place":
-        x, y = rng.uniform(10, 14, 2)
-        edge = {"left": (0, y), "right": (24, y), "top": (x, 0), "bottom": (x, 24)}[shown.value]
-        dx, dy = rng.uniform(0, 2, 2)
-        sign = 1 if shown.value in ("left", "top") else -1
-        along = (sign * dx, 0.0) if shown.value in ("left", "right") else (0.0, sign * dy)
-        paste(canvas, stamp(path, 40), edge[0] + along[0], edge[1] + along[1])
+        x, y = CORNERS[shown.value]
+        dx, dy = rng.integers(0, 2, 2)
+        paste(canvas, stamp(path, OBJECT), x + dx * (1 if x == 0 else -1), y + dy * (1 if y == 0 else -1))
     else:
         for corner in rng.permutation(4)[: COUNTS[shown.value]]:
-            x, y = rng.uniform(1, 3, 2)
-            paste(canvas, stamp(path, 28), x + 32 * (corner % 2), y + 32 * (corner // 2))
+            paste(canvas, stamp(path, 28), 2 + 32 * (corner % 2), 2 + 32 * (corner // 2))
     return Image(np.asarray(canvas))
 
 
@@ -133,7 +138,7 @@ def plan_emoji(data: Path, split: str) -> Iterator[Item]:
             for n in range(EMOJI_TRAIN if split == "train" else EMOJI_HELD):
                 row = {"text": concept.word, "kind": "draw it", "source": f"{style} {concept.emoji}"}
                 row |= {"concept": concept.word, "style": style}
-                make = partial(emoji, emoji_path(data, concept, style), concept.word)
+                make = partial(emoji, emoji_path(data, concept, style))
                 yield Item(f"{split}/emoji/{slug(concept.word)}/{style}_{n:02}.png", row, make)
 
 

@@ -47,7 +47,7 @@ class GenerateError(ValueError):
 class Settings:
     """How answers are drawn.
 
-    tokens: of each wanted medium at most, and the budget that is stated to the model; None: the model chooses.
+    tokens: of each wanted medium at most, and the budget that is stated to the model; None: the largest it finds usual.
     temperature: None: 0 for text (the likeliest), 0.5 for media. top_p: draw from the likeliest that make up so much.
     guidance: of media, how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
     longest: characters of text, roughly, and media without a budget: tokens at most.
@@ -79,6 +79,10 @@ class Settings:
 
 ROOM = 512
 """Tokens of an answer for which there is memory at first; it grows."""
+
+USUAL = 0.03
+"""Share of its choices from which on a budget is usual to the model. Drawn by its shares it would be a small one more
+often than not, as those were in training: spoken words of 19 tokens instead of 30, and fewer of them understood."""
 
 WORDS = 64
 """Characters, roughly, in which is said what is given."""
@@ -176,8 +180,10 @@ class Panglot:
         fitted = self.fit(Text(medium) if isinstance(medium, str) else medium)
         options: dict[str, Any] = {}
         if fitted.modality in ("image", "video"):
-            kinds = ("image", "change") if fitted.modality == "video" else ("image",)
-            options["stride"] = max(self.layout.strides(kind)[-1] for kind in kinds)
+            options["stride"] = finest = self.layout.strides("image")[-1]
+            if fitted.modality == "video":
+                options["stride"] = max(finest, self.layout.strides("change")[-1])
+                options["keyframe"] = finest
         if fitted.modality in ("audio", "video"):
             options["depth"] = max(1, self.layout.depth - (fitted.modality == "video"))  # as in training
         return tokenizer(fitted.modality).encode(fitted, **options)
@@ -315,12 +321,21 @@ class _Run:
         assert cursor is not None
         allowed = cursor.ask.allowed
         symbols = np.arange(len(scores)) if allowed is None else np.array(allowed)
+        if cursor.ask.what == "budget":
+            return int(symbols[largest(scores[symbols])])
         return int(symbols[pick(scores[symbols], self._temperature(cursor), self.settings.top_p, self.random[row])])
 
     def _temperature(self, cursor: Cursor) -> float:
         if self.settings.temperature is not None:
             return self.settings.temperature
         return 0.0 if cursor.ask.alphabet in ("text", "mark") else 0.5
+
+
+def largest(scores: np.ndarray) -> int:
+    """The last index whose share, by softmax(scores), is at least USUAL, or else the likeliest."""
+    share = np.exp(scores - scores.max())
+    share /= share.sum()
+    return int(np.flatnonzero(share >= min(USUAL, share.max()))[-1])
 
 
 def pick(scores: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:

@@ -34,8 +34,9 @@ from panglot._limits import MAX_FRAME_PIXELS, MAX_PIXELS, MAX_RATE
 from panglot.layout import BUDGETS, FPS, HEADERS, LEVELS, MARKS, PARTS, RATES, STRIDES, Layout, LayoutError
 from panglot.tokenizers.audio import RUN, blocks, due_blocks
 from panglot.tokenizers.base import ABSENT, SPLIT, Codes, CodesError
+from panglot.tokenizers.change import GROUP
 from panglot.tokenizers.flags import flags
-from panglot.tokenizers.video import GROUP, HOLD
+from panglot.tokenizers.video import HOLD
 
 STOP, WHOLE, NESTED, FREE, SCALED = range(len(LEVELS))
 P_STOP, P_IMAGE, P_CHANGE, P_SAME = range(len(PARTS))

@@ -10,6 +10,7 @@ used (`panglot.judges`).
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from panglot.judges import (
     Network,
     Pair,
     items,
+    load_judge,
     load_judges,
     measured,
     picture_input,
@@ -41,7 +43,7 @@ from panglot.media import Audio, Image
 from panglot.tokenizers import tokenizer
 from panglot.train import Schedule, fit
 
-CODED = 8
+CODED = 2
 """One in so many media is also shown as the tokenizers bring it back."""
 
 CLIP_FRAMES = 3
@@ -68,28 +70,47 @@ class Material:
     heads: tuple[int, ...]
 
 
+def members(name: str, found: Sequence[Item]) -> list[Item]:
+    """The media that a judge learns from: pictures and videos, sounds, or the scenes among the former."""
+    if name == "sound":
+        return [i for i in found if i.modality == "audio"]
+    return [i for i in found if i.modality in ("image", "video") and i.is_scene == (name == "scene")]
+
+
+def digest(found: Sequence[Item]) -> str:
+    """Of the names, sizes and texts of media, by which a judge knows the data it learned from."""
+    lines = sorted(f"{i.path.name}\0{i.path.stat().st_size}\0{i.text}\0{i.kind}\0{i.concept}" for i in found)
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()[:32]
+
+
 def train_judges(
     data: Path, folder: Path, seed: int = 0, steps: dict[str, int] | None = None, told: Told | None = None
 ) -> Judges:
     """Train those judges that are not yet in `folder` and that the train folder `data` has media for.
 
     steps: batches for each of "picture", "sound", "scene". told: called with a line on what happens. An interrupted
-    training goes on where it stopped. Raises FolderError, JudgeError, TrainError.
+    training goes on where it stopped. Raises FolderError, TrainError, and JudgeError, also where a judge in `folder`
+    has learned from other media.
     """
     found, steps, tell = items(data), steps or STEPS, told or (lambda line: None)
     makers = {"picture": _picture_material, "sound": _sound_material, "scene": _scene_material}
     for name, maker in makers.items():
+        media = members(name, found)
+        facts = {"seed": seed, "steps": steps[name], "coded": 1 / CODED, "data": digest(media)}
         if (folder / f"{name}.json").exists():
+            if load_judge(folder, name)[0].facts.get("data") != facts["data"]:
+                raise JudgeError(
+                    f"{folder / name}.json: has learned from other media than {data}; choose other --judges"
+                )
+            continue
+        if not media:
             continue
         tell(f"judge of {name}s: reading {data}")
-        material = maker(found, seed)
-        if material is None:
-            continue
+        material = maker(media, seed)
         tell(f"judge of {name}s: learning from {len(material.inputs):,} of them, {len(material.labels)} labels")
         network = _trained(material, name, folder / f".{name}.run", steps[name], seed)
-        facts = {"seed": seed, "steps": steps[name], "rows": len(material.inputs), "coded": 1 / CODED}
-        means = _means([i for i in found if i.is_scene]) if name == "scene" else None
-        save_judge(folder, name, Judge(network, material.labels, facts), means)
+        means = _means(media) if name == "scene" else None
+        save_judge(folder, name, Judge(network, material.labels, facts | {"rows": len(material.inputs)}), means)
         shutil.rmtree(folder / f".{name}.run")
     judges = load_judges(folder)
     if judges == Judges():
@@ -143,9 +164,8 @@ def _chosen(count: int, seed: int) -> set[int]:
     return set(np.random.default_rng([seed, count]).permutation(count)[: -(-count // CODED)].tolist())
 
 
-def _picture_material(found: Sequence[Item], seed: int) -> Material | None:
-    """Pictures, and frames of videos; scenes are the scene judge's."""
-    wanted = [i for i in found if i.modality in ("image", "video") and not i.is_scene]
+def _picture_material(wanted: Sequence[Item], seed: int) -> Material:
+    """Pictures, and frames of videos."""
     inputs, pairs = [], []
     coded, rng = _chosen(len(wanted), seed), np.random.default_rng(seed)
     for number, item in enumerate(wanted):
@@ -162,15 +182,15 @@ def _pictures(item: Item, coded: bool, rng: np.random.Generator) -> list[list[np
     if coded and item.modality == "image":
         media.append(coder.decode(coder.encode(medium, stride=(8, 16)[int(rng.integers(2))])))
     elif coded:
-        media.append(coder.decode(coder.encode(medium, stride=16, depth=1)))
+        keyframe = (8, 16)[int(rng.integers(2))]
+        media.append(coder.decode(coder.encode(medium, stride=16, depth=1, keyframe=keyframe)))
     if item.modality == "image":
         return [[m.pixels] for m in media]
     shown = np.linspace(0, len(medium.frames) - 1, min(CLIP_FRAMES, len(medium.frames))).round().astype(int)
     return [[m.frames[i] for i in shown] for m in media]
 
 
-def _sound_material(found: Sequence[Item], seed: int) -> Material | None:
-    wanted = [i for i in found if i.modality == "audio"]
+def _sound_material(wanted: Sequence[Item], seed: int) -> Material:
     inputs, pairs = [], []
     coded, rng, coder = _chosen(len(wanted), seed), np.random.default_rng(seed), tokenizer("audio")
     for number, item in enumerate(wanted):
@@ -182,20 +202,15 @@ def _sound_material(found: Sequence[Item], seed: int) -> Material | None:
     return _by_label(inputs, pairs)
 
 
-def _by_label(inputs: list[np.ndarray], pairs: list[Pair]) -> Material | None:
+def _by_label(inputs: list[np.ndarray], pairs: list[Pair]) -> Material:
     labels = tuple(sorted(set(pairs)))
-    if not labels:
-        return None
     number = {pair: i for i, pair in enumerate(labels)}
     targets = np.array([[number[pair]] for pair in pairs])
     return Material(np.stack(inputs), targets, labels, (len(labels),))
 
 
-def _scene_material(found: Sequence[Item], seed: int) -> Material | None:
+def _scene_material(wanted: Sequence[Item], seed: int) -> Material:
     """Pictures and frames of scenes, with what a network is to read from them."""
-    wanted = [i for i in found if i.is_scene and i.modality in ("image", "video")]
-    if not wanted:
-        return None
     words = {a: sorted({v for i in wanted if (v := value(i, a))}) for a in LEARNED}
     inputs, targets = [], []
     coded, rng = _chosen(len(wanted), seed), np.random.default_rng(seed)

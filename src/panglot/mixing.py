@@ -215,12 +215,12 @@ class Mixer:
         return parts
 
     def _row(self, rng: np.random.Generator, kind: int, group: int) -> int:
-        """A medium of a kind and group, at one of its budgets: short ones more often."""
+        """A medium of a kind and group, at one of its budgets: short ones more often, by the square root."""
         media = self._rows_of[kind, group]
         rows = media[int(rng.integers(len(media)))]
         if len(rows) == 1:
             return int(rows[0])
-        share = 1 / self._lengths[rows]
+        share = self._lengths[rows] ** -0.5
         return int(rng.choice(rows, p=share / share.sum()))
 
 

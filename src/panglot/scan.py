@@ -210,12 +210,15 @@ class _Costs:
                 yield {name: whole[name] for name in names[:-1]} if variant == 1 else whole | finer
             return
         depths = options.depths(info.modality)
-        more = {"stride": options.video_stride} if info.modality == "video" else {}
-        yield tokenizer(info.modality).count(info, depth=depths[0], **more)
-        if info.modality == "audio" or (info.rate and info.samples):
-            for n in range(1, min(options.variants, len(depths))):
-                # The depths are in random order; as a whole they are these.
-                yield tokenizer(info.modality).count(info, depth=depths[n], **more)
+        if info.modality == "audio":
+            # The depths after the first are in random order; as a whole they are these.
+            yield from (tokenizer("audio").count(info, depth=depth) for depth in depths[: options.variants])
+            return
+        if not (info.rate and info.samples):
+            depths = depths[:1] * len(options.keyframes)
+        for n, depth in enumerate(depths[: options.variants]):
+            keyframe = options.keyframes[n % len(options.keyframes)]
+            yield tokenizer("video").count(info, stride=options.video_stride, depth=depth, keyframe=keyframe)
 
 
 def _cost(sample: Sample, infos: dict[Path, MediaInfo], costs: _Costs, report: Report, skipped: list[Skipped]) -> None:

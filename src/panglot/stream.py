@@ -33,7 +33,7 @@ from panglot.grammar import (
 from panglot.layout import BUDGETS, FPS, MARKS, RATES, Layout
 from panglot.tokenizers.audio import RUN, blocks, due_blocks
 from panglot.tokenizers.base import ABSENT, Codes, CodesError, header_int, nested_in, split_flags
-from panglot.tokenizers.video import GROUP
+from panglot.tokenizers.change import GROUP
 
 Part = Codes | str
 """A segment, or "ask" or "give"."""

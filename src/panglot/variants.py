@@ -4,7 +4,8 @@ A medium is encoded with more tokens and with fewer, so that a model learns to r
 
 - A picture: all levels down to `stride`; all but the finest; then each time a random number of tokens between the
   coarsest level and all, spent where they save most (`panglot.detail`), the picture at its full size.
-- A sound: `depth` codes a block; then other depths from 2 on. A video: the same with one code fewer, at stride 16.
+- A sound: `depth` codes a block; then other depths from 2 on. A video: the same with one code fewer, changes at stride
+  16, keyframes at `stride` and in every second variant at 16 too.
 - A text: once.
 
 The same sample and options give the same segments. Not here: which samples there are (`panglot.folders`), whole data
@@ -37,11 +38,11 @@ from panglot.tokenizers.audio import blocks
 from panglot.tokenizers.base import Codes, CodesError
 from panglot.tokenizers.pyramid import STRIDES
 
-METHOD = 1
+METHOD = 2
 """To be raised whenever the same sample and options are to give other segments, so that data sets are never a mix."""
 
 VIDEO_STRIDE = 16
-"""The finest stride of videos; their finest level would be most of their tokens."""
+"""The finest stride of what changes in a video; its finest level would be most of its tokens."""
 
 PIECE = 20.0
 """Seconds of sound or video read at once."""
@@ -63,7 +64,8 @@ class Options:
     join:       "text": samples of the same text are one group, and a model may be shown any of their media together.
     variants:   ways in which each medium is encoded.
     stride:     of the finest level of pictures: 32, 16 or 8. depth: codes a block of sound at most.
-    held:       part of the samples that is held out, 0 to 1, chosen by their names and the seed.
+    held:       part of the samples that is held out, 0 to 1, chosen by the seed and their name, or column `origin`:
+                crops of one photograph, cuts of one recording stay together.
     max_tokens: segments that are longer are left out.
     fit:        sizes that media are brought to first; the model made from the data set asks the same of its inputs.
     """
@@ -97,9 +99,14 @@ class Options:
         return max(VIDEO_STRIDE, self.stride)
 
     def strides(self, modality: str) -> tuple[int, ...]:
-        """The levels of a picture or a video, coarse to fine."""
+        """The levels of a picture or of what changes in a video, coarse to fine."""
         finest = self.video_stride if modality == "video" else self.stride
         return tuple(s for s in STRIDES if s >= finest)
+
+    @property
+    def keyframes(self) -> tuple[int, ...]:
+        """The finest strides of a video's keyframes in its variants, in turn."""
+        return (self.stride, self.video_stride) if self.stride < self.video_stride else (self.stride,)
 
     def depths(self, modality: str) -> tuple[int, ...]:
         """The numbers of codes that a block of sound may get, the most first."""
@@ -124,7 +131,8 @@ class Encoder:
     def sample(self, number: int, sample: Sample) -> tuple[list[Segment], list[Skipped]]:
         """The segments of one sample, and what of it is left out."""
         group = sample.text if self.options.join and sample.text else sample.name
-        split = "held" if self._random(sample.name, "held").random() < self.options.held else "train"
+        origin = str(sample.row.get("origin") or sample.name)
+        split = "held" if self._random(origin, "held").random() < self.options.held else "train"
         segments: list[Segment] = []
         skipped: list[Skipped] = []
         if sample.text is not None:
@@ -216,14 +224,15 @@ class Encoder:
                 yield variant, within(plan, int(rng.integers(least, most + 1)))
 
     def _timed(self, path: Path, rng: np.random.Generator) -> Iterator[tuple[int, Codes]]:
-        """Of a sound or video, in its depths."""
+        """Of a sound or video, in its depths; of every second variant of a video, coarser keyframes."""
         codes = self._whole(path)
         depths = self.options.depths(codes.modality)
-        if codes.modality == "video" and codes.header["rate"] is None:
-            depths = depths[:1]  # without sound all would be the same
         chosen = [depths[0], *(depths[1 + i] for i in rng.permutation(len(depths) - 1))]
+        keyframes = self.options.keyframes
+        if codes.modality == "video" and codes.header["rate"] is None:
+            chosen = list(depths[:1] * len(keyframes))  # without sound all depths would be the same
         for variant, depth in enumerate(chosen[: self.options.variants]):
-            yield variant, shallower(codes, depth)
+            yield variant, shallower(coarser(codes, keyframes[variant % len(keyframes)]), depth)
 
     def _whole(self, path: Path) -> Codes:
         """A sound or video at its greatest depth: in one piece where it is short, as most are that are not too long."""
@@ -231,7 +240,7 @@ class Encoder:
             medium = self.options.fit(media.open(path))
             options = {"depth": self.options.depths(medium.modality)[0]}
             if medium.modality == "video":
-                options["stride"] = self.options.video_stride
+                options |= {"stride": self.options.video_stride, "keyframe": self.options.stride}
             return tokenizer(medium.modality).encode(medium, **options)
         with media.open_stream(path, seconds=PIECE) as stream:
             info = stream.info
@@ -239,7 +248,7 @@ class Encoder:
             coder = tokenizer(info.modality)
             options: dict[str, Any] = {"depth": depths[0]}
             if info.modality == "video":
-                options["stride"] = self.options.video_stride
+                options |= {"stride": self.options.video_stride, "keyframe": self.options.stride}
             elif blocks(info.samples or 0, info.rate or 1) * depths[-1] > self.options.max_tokens:
                 raise _TooLong
             first, second = next(stream, None), next(stream, None)
@@ -254,7 +263,7 @@ class Encoder:
         """The pieces of a sound or video, as long as it may be short enough at its least depth."""
         total = 0
         for piece in pieces:
-            total += sum(shallower(piece, depth).tokens().values())
+            total += sum(shallower(coarser(piece, self.options.video_stride), depth).tokens().values())
             if total > self.options.max_tokens:
                 raise _TooLong
             yield piece
@@ -282,6 +291,18 @@ def shallower(codes: Codes, depth: int) -> Codes:
     if codes.modality == "audio":
         return replace(codes, arrays=dict(list(codes.arrays.items())[:depth]))
     return replace(codes, children=tuple(shallower(child, depth) for child in codes.children))
+
+
+def coarser(codes: Codes, stride: int) -> Codes:
+    """The same video with keyframes that have no level finer than `stride`."""
+
+    def cut(child: Codes) -> Codes:
+        if child.modality != "image":
+            return child
+        kept = {name: codes for name, codes in child.arrays.items() if int(name.partition("/")[2]) >= stride}
+        return replace(child, arrays=kept)
+
+    return replace(codes, children=tuple(cut(child) for child in codes.children))
 
 
 def fault(error: Exception, path: Path) -> str:

@@ -16,7 +16,8 @@ Not here: the networks (`pyramid.py`), resampling to a constant frame rate (`pan
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from torch import Tensor
 from panglot.media import Audio, Image, Video
 from panglot.tokenizers.audio import AudioTokenizer, due_blocks
 from panglot.tokenizers.base import ABSENT, SPLIT, Alphabet, Codes, CodesError, Tokenizer, header_int, most_flags
+from panglot.tokenizers.change import GROUP, changed, error, strips, where_wrong
 from panglot.tokenizers.image import ImageTokenizer, strides_down_to, to_pixels, to_tensor
 from panglot.tokenizers.pyramid import STRIDES, Pyramid, PyramidConfig
 from panglot.tokenizers.weights import ASSETS, read_weights
 
-GROUP = 4
 HOLD = 8
 """Groups that one `same` token can hold; more would part the picture from its sound."""
 
@@ -42,21 +43,16 @@ CUT = 0.6
 TOLERANCE = 1.25
 """A block is coded when its error exceeds the keyframe's, there and on average, by this factor."""
 
-
 GOOD_ENOUGH = {32: 30.0, 16: 33.0, 8: 36.0}
 """PSNR in dB, by stride, beyond which no change is coded, however good the keyframe is (a black one is perfect)."""
-
-PASS = 1 << 20
-"""Pixels of a frame that go through the network at once; larger frames go in strips, with MARGIN rows of context."""
-
-MARGIN = 128
 
 REFRESH = 6.0
 """A keyframe is sent again when coded change leaves this many times its error."""
 
 
 class VideoTokenizer(Tokenizer[Video]):
-    """Keeps frame size and rate; `stride` is the finest level of keyframes and changes, `depth` the codes of sound."""
+    """Keeps frame size and rate; `stride` is the finest level of changes, and of keyframes where `keyframe` names no
+    finer one; `depth` the codes of sound. A fine keyframe costs once what is then seen in every frame."""
 
     modality = "video"
 
@@ -78,13 +74,15 @@ class VideoTokenizer(Tokenizer[Video]):
         own = (Alphabet("span", GROUP), Alphabet("hold", HOLD), *changes)
         return (*(a for a in self.image.alphabets if a != SPLIT), *own, *self.audio.alphabets, SPLIT)
 
-    def count(self, media: Any, stride: int = 16, depth: int | None = None) -> dict[str, int]:
+    def count(
+        self, media: Any, stride: int = 16, depth: int | None = None, keyframe: int | None = None
+    ) -> dict[str, int]:
         """The most tokens per alphabet that so many frames can cost: all keyframes, or all changed everywhere."""
         info = media.info if isinstance(media, Video) else media
         frames, height, width = info.frames or 1, info.height or 0, info.width or 0
         groups = -(-(frames - 1) // GROUP)
         blocks = self.image.count(info, stride=stride)
-        total = {name: n * frames for name, n in blocks.items()}
+        total = {name: n * frames for name, n in self.image.count(info, stride=keyframe or stride).items()}
         total |= {f"change/{s}": n * groups for s, n in zip(STRIDES, blocks.values(), strict=False)}
         flags = sum(most_flags(-(-height // s), -(-width // s)) for s in strides_down_to(stride))
         total |= {"span": frames - 1, "hold": groups, "split": groups * flags}
@@ -92,16 +90,20 @@ class VideoTokenizer(Tokenizer[Video]):
             total |= self.audio.count(info, depth=depth)
         return {name: n for name, n in total.items() if n}
 
-    def encode(self, media: Video, stride: int = 16, depth: int | None = None) -> Codes:
-        return self.join(self.encode_stream([media], stride=stride, depth=depth))
+    def encode(self, media: Video, stride: int = 16, depth: int | None = None, keyframe: int | None = None) -> Codes:
+        return self.join(self.encode_stream([media], stride=stride, depth=depth, keyframe=keyframe))
 
-    def encode_stream(self, chunks: Iterable[Video], stride: int = 16, depth: int | None = None) -> Iterator[Codes]:
+    def encode_stream(
+        self, chunks: Iterable[Video], stride: int = 16, depth: int | None = None, keyframe: int | None = None
+    ) -> Iterator[Codes]:
         """Pieces are video Codes whose headers add up: frames and samples are those that a piece closes."""
         strides_down_to(stride)
+        if keyframe is not None and keyframe > stride:
+            raise CodesError(f"keyframe {keyframe}: coarser than the changes after it, of stride {stride}")
         encoder: _Encoder | None = None
         for chunk in chunks:
             if encoder is None:
-                encoder = _Encoder(self, chunk, stride, depth)
+                encoder = _Encoder(self, chunk, stride, depth, keyframe or stride)
             yield from encoder.push(chunk)
         if encoder is not None:
             yield from encoder.finish()
@@ -237,8 +239,8 @@ class VideoTokenizer(Tokenizer[Video]):
 class _Encoder:
     """State of one video being encoded: the frame both sides have, frames of an open group, sound not yet placed."""
 
-    def __init__(self, tokenizer: VideoTokenizer, first: Video, stride: int, depth: int | None):
-        self.tokenizer, self.stride = tokenizer, stride
+    def __init__(self, tokenizer: VideoTokenizer, first: Video, stride: int, depth: int | None, keyframe: int):
+        self.tokenizer, self.stride, self.keyframe = tokenizer, stride, keyframe
         self.height, self.width = first.frames.shape[1:3]
         self.fps = first.fps
         self.sound = tokenizer.audio.encoder(first.audio.rate, depth) if first.audio else None
@@ -285,10 +287,14 @@ class _Encoder:
                 self._close_group()
 
     def _key(self, frame: np.ndarray) -> None:
-        codes = self.tokenizer.image.encode(Image(frame), stride=self.stride)
-        decoded = self.tokenizer.image.decode(codes).pixels
-        self.last = to_tensor(decoded)
-        squared = ((self.last - to_tensor(frame)) ** 2).mean(1, keepdim=True)
+        image = self.tokenizer.image
+        codes = image.encode(Image(frame), stride=self.keyframe)
+        self.last = to_tensor(image.decode(codes).pixels)
+        usual = self.last  # what changes can reach
+        if self.keyframe < self.stride:
+            levels = {f"image/{s}": codes.arrays[f"image/{s}"] for s in strides_down_to(self.stride)}
+            usual = to_tensor(image.decode(replace(codes, arrays=levels)).pixels)
+        squared = ((usual - to_tensor(frame)) ** 2).mean(1, keepdim=True)
         self.error = max(float(squared.mean()), 4 / 10 ** (GOOD_ENOUGH[self.stride] / 10))
         self.accepted = F.avg_pool2d(squared, 8).clamp(min=self.error)
         self._emit(codes, 1)
@@ -360,93 +366,6 @@ class _Encoder:
         header = {"height": self.height, "width": self.width, "frames": frames, "fps": self.fps}
         header |= {"samples": samples if self.rate else None, "rate": self.rate}
         return Codes("video", header, {}, tuple(children))
-
-
-def strips(height: int, width: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Rows that go through the network at once, with their margins, and without: bounds memory for large frames."""
-    rows = max(STRIDES[0], PASS // width // STRIDES[0] * STRIDES[0])
-    parts = -(-height // rows)
-    rows = -(-height // parts // STRIDES[0]) * STRIDES[0]
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        yield (max(0, top - MARGIN), min(height, bottom + MARGIN)), (top, bottom)
-
-
-def where_wrong(
-    target: Tensor, threshold: Tensor, size: tuple[int, int] | None = None
-) -> Callable[[int, Tensor | None], Tensor]:
-    """The blocks whose squared error so far exceeds a threshold, finer ones only inside coarser ones.
-
-    target: [B, GROUP * 3, H, W]; threshold: [B, 1, H/8, W/8], or [B, 1, 1, 1] for all blocks alike. size: height and
-    width without padding, in which no block is chosen. The worst frame of a group decides, and at the coarsest stride
-    the worst quarter of a block, so that what is still hides no motion.
-    """
-    chosen: list[Tensor] = []
-    everywhere = threshold.expand(len(target), 1, target.shape[-2] // 8, target.shape[-1] // 8)
-
-    def choose(level: int, picture: Tensor | None) -> Tensor:
-        rest = target if picture is None else target - picture
-        b, _, h, w = rest.shape
-        frames = (rest.float() ** 2).reshape(b * GROUP, 3, h, w).mean(1, keepdim=True)
-        stride = STRIDES[max(1, level)]
-        blocks = F.avg_pool2d(frames, stride).unflatten(0, (b, GROUP))
-        worth = blocks.amax(1) > F.avg_pool2d(everywhere, stride // 8)
-        if level == 0:
-            worth = F.max_pool2d(worth.float(), 2).bool()
-        if chosen:
-            worth &= F.interpolate(chosen[-1].float(), scale_factor=2).bool()
-        if size is not None:
-            worth[:, :, -(-size[0] // STRIDES[level]) :] = False
-            worth[:, :, :, -(-size[1] // STRIDES[level]) :] = False
-        chosen.append(worth)
-        return worth
-
-    return choose
-
-
-def changed(last: Tensor, change: Tensor, codes: list[Tensor]) -> Tensor:
-    """The frames [GROUP, 3, H, W] after `last` [1, 3, H, W], once the network has said [1, GROUP * 3, H, W] of change.
-
-    With a loop filter: noise of single pixels that the network makes is outside what codes can correct, and would grow
-    from group to group.
-    """
-    covered = coverage(codes)
-    frames = add_change(last, change, covered)[0]
-    return quantised(torch.where(covered[0] > 0, smoothed(frames), frames))
-
-
-def error(decoded: Tensor, frames: np.ndarray) -> float:
-    """Mean squared error, in the networks' unit, of padded frames [N, 3, H', W'] from true ones uint8 [N, H, W, 3]."""
-    height, width = frames.shape[1:3]
-    pairs = zip(decoded, frames, strict=True)
-    return float(np.mean([((d - to_tensor(f)[0])[:, :height, :width] ** 2).mean() for d, f in pairs]))
-
-
-def coverage(codes: list[Tensor]) -> Tensor:
-    """float [1, 1, H, W]: 1 where a block of any level is coded. Elsewhere the old frame stays, to the bit."""
-    whole = torch.zeros(())
-    for s, code in zip(STRIDES, codes, strict=False):
-        present = (code >= 0).float().unsqueeze(1)
-        whole = torch.maximum(whole, F.interpolate(present, scale_factor=s))
-    return whole
-
-
-def add_change(last: Tensor, change: Tensor, covered: Tensor) -> Tensor:
-    """Frames [B, GROUP, 3, H, W] from the last frame [B, 3, H, W], the change [B, GROUP * 3, H, W] and its coverage."""
-    frames = (change * covered).reshape(len(last), GROUP, 3, *last.shape[-2:])
-    return last.unsqueeze(1) + frames
-
-
-def smoothed(frames: Tensor) -> Tensor:
-    """Frames [N, 3, H, W] under the 3x3 binomial window."""
-    line = torch.tensor([0.25, 0.5, 0.25])
-    window = (line[:, None] * line).expand(3, 1, 3, 3)
-    return F.conv2d(F.pad(frames, (1, 1, 1, 1), mode="replicate"), window, groups=3)
-
-
-def quantised(frames: Tensor) -> Tensor:
-    """Rounded to the 256 values that pixels have, so that encoder and decoder go on from the same frame."""
-    return frames.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
 
 
 def _grid(array: np.ndarray, last: Tensor, stride: int) -> Tensor:
