@@ -127,6 +127,25 @@ def test_an_answer_does_not_depend_on_its_neighbours(ours):
         assert ours.answer_all(others, want, settings=settings)[1] == whole[1]
 
 
+def test_a_request_is_read_once_however_many_answers_it_gets(ours, monkeypatch):
+    read = []
+    prefill = Transformer.prefill
+    monkeypatch.setattr(
+        Transformer, "prefill", lambda model, rows, cache: read.append(len(rows)) or prefill(model, rows, cache)
+    )
+    three = ours.answers([some_image(20, 50)], "audio", 3, settings=Settings(8))
+    assert read == [1, 2]  # for the words; then the request, and none at all, for guidance
+    assert three[0] == ours.answers([some_image(20, 50)], "audio", 1, settings=Settings(8))[0]
+
+
+def test_without_a_budget_it_is_the_largest_that_is_usual():
+    shares = np.array([0.5, 0.2, 0.25, 0.04, 0.01])
+    assert generate.largest(np.log(shares)) == 3
+    assert generate.largest(np.log(shares) + 100) == 3
+    assert generate.largest(np.zeros(200)) == 199  # none is at least so likely: all are the likeliest
+    assert generate.largest(np.array([3.0])) == 0
+
+
 def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
     """Of media alone, only where another medium is wanted, and only by a model that has learned text."""
     asked = []

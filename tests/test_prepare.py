@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from panglot import prepare as preparing
+from panglot import shards
 from panglot.convert import OptionError
-from panglot.folders import FolderError
+from panglot.folders import FolderError, Sample
 from panglot.layout import Layout
 from panglot.prepare import prepare
 from panglot.shards import ShardError, open_shards, shard_name
@@ -45,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(preparing, "CHUNK_SAMPLES", 3)
+    monkeypatch.setattr(shards, "SHARD_SAMPLES", 3)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def whole(folder, tmp_path_factory):
     """The files of the data set, made in this process without a break."""
     out = tmp_path_factory.mktemp("whole") / "set"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "CHUNK_SAMPLES", 3)
+        patch.setattr(shards, "SHARD_SAMPLES", 3)
         prepare([folder], out, OPTIONS)
     return contents(out)
 
@@ -135,10 +136,10 @@ def test_without_join_each_sample_is_a_group(folder, tmp_path):
 
 SCRIPT = """
 import sys
-from panglot import prepare as preparing
+from panglot import prepare as preparing, shards
 from panglot.variants import Options
 if __name__ == "__main__":
-    preparing.CHUNK_SAMPLES = 3
+    shards.SHARD_SAMPLES = 3
     options = Options(join="text", variants=3, held=0.3)
     preparing.prepare([sys.argv[1]], sys.argv[2], options, workers=2)
 """
@@ -256,7 +257,7 @@ def test_other_options_want_another_folder(folder, whole, tmp_path, options, wor
 def test_another_method_wants_another_folder(folder, whole, tmp_path, monkeypatch):
     prepare([folder], tmp_path / "set", OPTIONS)
     monkeypatch.setattr(preparing, "METHOD", 99)
-    refused("method 1, not 99", "another folder", folders=[folder], out=tmp_path / "set", options=OPTIONS)
+    refused("method 2, not 99", "another folder", folders=[folder], out=tmp_path / "set", options=OPTIONS)
     assert contents(tmp_path / "set") == whole
 
 
@@ -312,7 +313,7 @@ def test_chunks_are_bounded_in_bytes_too(folder, monkeypatch):
     from panglot.folders import find
 
     samples = find([folder]).samples
-    monkeypatch.setattr(preparing, "CHUNK_SAMPLES", 100)
+    monkeypatch.setattr(shards, "SHARD_SAMPLES", 100)
     monkeypatch.setattr(preparing, "CHUNK_BYTES", 12_000)
     chunks = preparing._chunks(samples)
     assert [s for chunk in chunks for s in chunk.samples] == list(samples)
@@ -321,3 +322,15 @@ def test_chunks_are_bounded_in_bytes_too(folder, monkeypatch):
         size = sum(f.stat().st_size for s in chunk.samples for f in s.files)
         assert size <= 12_000 or len(chunk.samples) == 1
     assert 1 < len(chunks) < len(samples)
+
+
+@pytest.mark.parametrize(
+    ("samples", "size"), [(1, 16), (17, 16), (300, 16), (512, 32), (4095, 128), (4096, 256), (30000, 256)]
+)
+def test_small_data_sets_have_work_for_every_worker(samples, size, monkeypatch, tmp_path):
+    monkeypatch.setattr(shards, "SHARD_SAMPLES", 256)
+    found = [Sample(str(n), tmp_path, None, None, ()) for n in range(samples)]
+    chunks = preparing._chunks(found)
+    assert [s for chunk in chunks for s in chunk.samples] == found
+    assert {len(chunk.samples) for chunk in chunks[:-1]} <= {size}
+    assert len(chunks) == -(-samples // size)

@@ -139,8 +139,7 @@ class Panglot:
         settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """As `generate`, in tokens: the codes of each answer's segments."""
-        prompt = self._prompt(inputs)
-        return self._run([list(prompt) for _ in range(n)], want, told, settings)
+        return self._run([self._prompt(inputs)], n, want, told, settings)
 
     def answer_all(
         self,
@@ -150,20 +149,21 @@ class Panglot:
         settings: Settings = Settings(),
     ) -> list[list[Codes]]:
         """Answers to several requests at once, one each."""
-        return self._run([self._prompt(inputs) for inputs in requests], want, told, settings)
+        return self._run([self._prompt(inputs) for inputs in requests], 1, want, told, settings)
 
     def _run(
-        self, prompts: list[list[Part]], want: str | Sequence[str] | None, told: Told | None, settings: Settings
+        self, prompts: list[list[Part]], n: int, want: str | Sequence[str] | None, told: Told | None, settings: Settings
     ) -> list[list[Codes]]:
+        """n answers to each prompt, those of one side by side."""
         wanted = [want] if isinstance(want, str) else list(want or ())
         if unknown := [w for w in wanted if w not in MEDIA]:
             raise GenerateError(f"--want {unknown[0]}: choose among {', '.join(MEDIA)}")
-        if not prompts:
+        if not prompts or n < 1:
             return []
         with torch.inference_mode():
             if settings.words and self.speaks and wanted and wanted[0] != "text":
                 self._say(prompts, settings)
-            return _Run(self, prompts, wanted, settings, told).finish()
+            return _Run(self, [p for p in prompts for _ in range(n)], wanted, settings, told).finish()
 
     def _say(self, prompts: list[list[Part]], settings: Settings) -> None:
         """Put words for what is given in other media behind the request."""
@@ -222,12 +222,17 @@ class _Run:
         bos = mark(layout, "bos")
         rows = [np.concatenate([bos, *(self._ids(part) for part in prompt)]) for prompt in prompts]
         rows += [bos] * (len(prompts) if self.guided else 0)
+        first = {row.tobytes(): row for row in rows}  # each prompt is read once, however many answers it gets
+        places = {key: place for place, key in enumerate(first)}
         longest, positions = max(map(len, rows)), owner.model.config.positions
         if longest + 16 > positions:
             raise GenerateError(f"the inputs are {longest} tokens, the model reads {positions}: give fewer or smaller")
         model = owner.model
-        self.cache = model.cache(len(rows), min(longest + ROOM, positions))
-        self.hidden = model.prefill([torch.from_numpy(row.astype(np.int64)) for row in rows], self.cache)
+        self.cache = model.cache(len(first), min(longest + ROOM, positions))
+        hidden = model.prefill([torch.from_numpy(row.astype(np.int64)) for row in first.values()], self.cache)
+        again = torch.tensor([places[row.tobytes()] for row in rows])
+        self.cache.keep(again)
+        self.hidden = hidden[again]
         self.live = list(range(len(prompts)))
         self.segments: list[list[Codes]] = [[] for _ in prompts]
         self.cursors = [self._cursor(i) for i in self.live]

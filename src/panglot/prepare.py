@@ -39,6 +39,7 @@ from panglot.shards import (
     ShardInfo,
     read_manifest,
     read_shard,
+    samples_a_shard,
     shard_name,
     write_manifest,
     write_shard,
@@ -49,8 +50,8 @@ from panglot.variants import METHOD, Encoder, Options
 
 WEIGHTS = {m: "text.json" if m == "text" else f"{m}.safetensors" for m in MODALITIES}
 
-CHUNK_SAMPLES, CHUNK_BYTES = 256, 2**24
-"""What a shard is made from, at most, unless a single sample is larger: seconds of work, which is what a kill costs."""
+CHUNK_BYTES = 2**24
+"""What a shard is made from, at most, unless a single sample is larger; and see `shards.samples_a_shard`."""
 
 Progress = Callable[[float], None]
 
@@ -121,10 +122,10 @@ def _content(path: Path) -> str | None:
 
 def _chunks(samples: Sequence[Sample]) -> list[_Chunk]:
     out: list[_Chunk] = []
-    first, size = 0, 0
+    first, size, most = 0, 0, samples_a_shard(len(samples))
     for number, sample in enumerate(samples):
         own = sum(_size(file) for file in sample.files)
-        if number > first and (number - first == CHUNK_SAMPLES or size + own > CHUNK_BYTES):
+        if number > first and (number - first == most or size + own > CHUNK_BYTES):
             out.append(_Chunk(len(out), first, tuple(samples[first:number])))
             first, size = number, 0
         size += own

@@ -22,6 +22,7 @@ from typing import Any
 from panglot import media
 from panglot.folders import Sample, Skipped, find
 from panglot.media import MediaError, MediaInfo, Text
+from panglot.shards import samples_a_shard
 from panglot.tokenizers import MODALITIES, tokenizer
 from panglot.variants import Options, fault
 
@@ -31,6 +32,9 @@ HEADS = {"text": 2, "image": 7, "audio": 6, "video": 14}
 TOKEN_BYTES, ROW_BYTES = 1.3, 10
 """What an id and what else stands in a row take in a shard, about: the 3.3 M ids and 78,280 rows of the primer take
 4.1 MB, photographs a little more."""
+
+SHARD_BYTES = 2900
+"""What a shard takes beside its rows."""
 
 RATE, EPOCHS = 1500, 4
 """Tokens a second at which `mini` trains on two cores, and how often it is assumed to see everything."""
@@ -94,7 +98,8 @@ class Report:
 
     @property
     def shard_bytes(self) -> int:
-        return round(TOKEN_BYTES * self.total + ROW_BYTES * sum(self.segments.values()))
+        shards = -(-self.samples // samples_a_shard(self.samples))
+        return round(TOKEN_BYTES * self.total + ROW_BYTES * sum(self.segments.values()) + SHARD_BYTES * shards)
 
     @property
     def train_bytes(self) -> int:

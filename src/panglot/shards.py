@@ -47,6 +47,19 @@ META = b"panglot"
 """Where in a shard's own metadata stands what it was made from."""
 
 
+SHARD_SAMPLES, FEW_SAMPLES, SHARDS = 256, 16, 16
+"""A shard is made from so many samples at most; small data sets are cut into so many shards at least, of so many
+samples at least, so that all workers have some."""
+
+
+def samples_a_shard(count: int) -> int:
+    """How many of `count` samples a shard is made from at most."""
+    most = SHARD_SAMPLES
+    while most > FEW_SAMPLES and count < most * SHARDS:
+        most //= 2
+    return most
+
+
 class ShardError(ValueError):
     """A token data set that cannot be read or written. One line: the file, the fault, and what would help."""
 
