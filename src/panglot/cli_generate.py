@@ -176,6 +176,9 @@ def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: floa
 
 
 def _target(out: Path | None, modality: str, number: int, count: int) -> Path:
+    """Where a medium goes: numbered where there are several, with the suffix that was named if it can be saved so."""
+    from panglot._writers import SUFFIXES
+
     if out is None:
         return Path(f"answer-{number}{SUFFIX[modality]}")
     if out.is_dir() or (not out.suffix and count > 1):
@@ -183,4 +186,5 @@ def _target(out: Path | None, modality: str, number: int, count: int) -> Path:
         return out / f"answer-{number}{SUFFIX[modality]}"
     if count == 1:
         return out if out.suffix else out.with_suffix(SUFFIX[modality])
-    return out.with_name(f"{out.stem}-{number}{SUFFIX[modality]}")
+    suffix = out.suffix if out.suffix.lower() in SUFFIXES[modality] else SUFFIX[modality]
+    return out.with_name(f"{out.stem}-{number}{suffix}")

@@ -35,7 +35,7 @@ from panglot.media import Image, Media, Video
 from panglot.mixing import Mixer
 from panglot.model import Transformer
 from panglot.pretrain import HELD_OUT, held_out_loss, segments, told
-from panglot.shards import ShardError, open_shards
+from panglot.shards import Shards, open_shards
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.spectrum import BLOCK, RATE
 
@@ -61,6 +61,8 @@ class Options:
     def __post_init__(self):
         if self.cases < 1:
             raise EvaluateError(f"--cases {self.cases}: give at least 1")
+        if self.seed < 0:
+            raise EvaluateError(f"--seed {self.seed}: give 0 or more")
 
 
 def evaluate(
@@ -74,6 +76,7 @@ def evaluate(
     """
     start = perf_counter()
     model = Asked(Panglot.load(run / "model" if (run / "model").is_dir() else run), options.seed)
+    shards = None if options.shards is None else open_shards(options.shards, model.layout.to_json())
     material = Material.of(data)
     tell = progress or (lambda line: None)
     bench = Bench(material, train_judges(data / "train", judges, told=tell))
@@ -91,8 +94,8 @@ def evaluate(
         "quarter": quarter(model, bench, options, tell),
         "video": in_step(films),
     }
-    if options.shards:
-        found["loss"] = losses(model, options.shards)
+    if shards is not None:
+        found["loss"] = losses(model, shards)
     found["well_formed"] = {"answers": model.answered, "decoded": model.decoded, "faults": dict(model.faults)}
     return found | {"seconds": round(perf_counter() - start, 1)}
 
@@ -251,11 +254,8 @@ def _onset(film: Video) -> float:
     return int(np.argmax(loud > peak * 10 ** (ONSET_DB / 20))) / RATE if peak > 1e-3 else float("inf")
 
 
-def losses(model: Panglot, folder: Path) -> dict[str, float]:
-    """Nats a token of each modality on the held-out segments of shards. Raises ShardError."""
-    shards = open_shards(folder)
-    if shards.manifest.layout != model.layout.to_json():
-        raise ShardError(f"{folder}: has another layout than the model; give the shards that it was trained on")
+def losses(model: Panglot, shards: Shards) -> dict[str, float]:
+    """Nats a token of each modality on the held-out segments of shards of the model's layout."""
     found = segments(shards, "held")
     if not len(found.group) or np.diff(found.offsets).min() > LOSS_LENGTH // 2:
         return {}
