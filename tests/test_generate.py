@@ -173,6 +173,13 @@ def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
     assert [wanted for wanted, _ in asked] == [["text"], ["image"], ["image"]]
 
 
+def test_a_video_is_read_with_the_keyframes_that_were_learned():
+    fine = random_model(Layout.standard(2, (32, 16, 8), (32, 16)))
+    found = {name for child in fine.encoded(some_video(6, 32, 32, 3)).children for name in child.arrays}
+    assert "image/8" in found
+    assert "change/8" not in found
+
+
 def test_a_video_is_read_at_the_depth_that_was_learned(ours):
     """`prepare` gives the sound of a video one code less than a sound."""
     in_video, in_sound = (set(names(ours.encoded(m))) for m in (some_video(4, 20, 30), some_audio(0.3)))

@@ -1,6 +1,7 @@
 """Judges of a tiny picture book: they learn it, the same each time, and know combinations that it does not hold."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -74,6 +75,20 @@ def test_the_same_seed_gives_the_same_judge_and_a_finished_one_is_kept(train, tm
     before = a.stat().st_mtime_ns
     train_judges(train, tmp_path / "a", seed=9, steps=few)
     assert a.stat().st_mtime_ns == before
+
+
+def test_judges_of_other_media_are_not_used(train, tmp_path):
+    few = {"picture": 3, "sound": 3, "scene": 3}
+    data = tmp_path / "data"
+    shutil.copytree(train, data)
+    train_judges(data, tmp_path / "judges", steps=few)
+    (tmp_path / "judges" / "sound.json").unlink()
+    lines = next(data.rglob("metadata.jsonl"))
+    lines.write_text("\n".join(lines.read_text("utf-8").splitlines()[1:]))
+    with pytest.raises(JudgeError, match=r"has learned from other media than .*; delete it"):
+        train_judges(data, tmp_path / "judges", steps=few)
+    assert not (tmp_path / "judges" / "sound.json").exists()  # refused before any is trained
+    assert not list((tmp_path / "judges").glob(".*"))
 
 
 def test_frames_of_videos_are_among_the_pictures(tmp_path):

@@ -114,16 +114,14 @@ def test_training_shows_no_held_back_pair_and_held_has_as_many_seen_as_new():
 def test_other_grounds_are_no_colour_of_a_scene():
     """No emoji and no clip shows a ground that a scene holds out."""
     for ground in pictures.GROUNDS:
-        others = [np.asarray(c) for name, c in scenes.COLOURS.items() if name != "white"]
-        assert min(np.linalg.norm(np.asarray(ground) - other) for other in others) > 110
-    for seed in range(8):
-        pixels = np.asarray(pictures.ground("cat", np.random.default_rng(seed))).reshape(-1, 3)
-        assert {tuple(int(v) for v in p) for p in pixels} <= set(pictures.GROUNDS)
-    barred = [word for word in scenes.OBJECTS if scenes.unseen(word)["colour"] == "white"]
-    assert barred
-    for word in barred:
-        grounds = {pictures.ground(word, np.random.default_rng(seed)).getpixel((0, 0)) for seed in range(40)}
-        assert grounds == set(pictures.GROUNDS) - {(255, 255, 255)}
+        others = [np.asarray(colour) for colour in scenes.COLOURS.values()]
+        assert min(np.linalg.norm(np.asarray(ground) - other) for other in others) > 45
+    seen = set()
+    for seed in range(40):
+        pixels = np.asarray(pictures.ground(np.random.default_rng(seed))).reshape(-1, 3)
+        assert len(np.unique(pixels, axis=0)) == 1
+        seen.add(tuple(int(v) for v in pixels[0]))
+    assert seen == set(pictures.GROUNDS)
 
 
 def test_text_says_the_scene():
@@ -137,7 +135,7 @@ def test_text_says_the_scene():
 
 def test_an_emoji_is_drawn_large_and_never_mirrored(drawing):
     for n in range(12):
-        pixels = pictures.emoji(drawing, "cat", rng("emoji", n)).pixels
+        pixels = pictures.emoji(drawing, rng("emoji", n)).pixels
         assert pixels.shape == (64, 64, 3)
         assert tuple(pixels[32, 20]) == (0, 0, 255)
 
@@ -162,7 +160,7 @@ def test_an_object_is_where_its_caption_says(drawing, place):
         across, down = x.mean() - 31.5, y.mean() - 31.5
         found = max(("left", -across), ("right", across), ("top", -down), ("bottom", down), key=lambda pair: pair[1])
         assert found[0] == place
-        assert found[1] > 8
+        assert found[1] > 6
         assert len(x) > 800
 
 
@@ -269,13 +267,13 @@ def test_a_missing_espeak_is_one_line(monkeypatch):
 # Clips
 
 
-@pytest.mark.parametrize("motion", [*scenes.MOTIONS, "growing", "bouncing"])
+@pytest.mark.parametrize("motion", [*scenes.MOTIONS, "shrinking", "bouncing"])
 def test_objects_move_as_said_and_stay_inside(motion):
     places = clips.track(motion, 40, rng(motion))
     x, y, size = np.array(places).T
     assert len(places) == 9
     assert (x >= 0).all() and (y >= 0).all() and (x + size <= 64).all() and (y + size <= 64).all()  # noqa: PT018
-    path, sign = {"left": (x, -1), "right": (x, 1), "up": (y, -1), "down": (y, 1), "growing": (size, 1)}.get(
+    path, sign = {"left": (x, -1), "right": (x, 1), "up": (y, -1), "down": (y, 1), "shrinking": (size, -1)}.get(
         motion, (y, 0)
     )
     assert (np.diff(path) * sign > 0).all() if sign else (np.diff(path) > 0).any() and (np.diff(path) < 0).any()
@@ -291,7 +289,7 @@ def test_a_clip_has_nine_frames_and_sound_to_its_end(tmp_path, drawing, bang):
     assert video.audio.rate == 16_000
     assert len(video.audio.samples) == 18_000
     ink = [np.nonzero(np.abs(f.astype(float) - f[0, 0]).max(axis=2) > 60)[1].mean() for f in video.frames]
-    assert ink[-1] - ink[0] > 20
+    assert ink[-1] - ink[0] > 12
 
 
 # The build

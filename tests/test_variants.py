@@ -286,7 +286,13 @@ def test_fewer_codes_of_a_sound_are_the_first_of_more(folder):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 10])
 def test_depths(depth):
-    options = Options(depth=depth)
+    options = Options(depth=depth, variants=100)
+    sounds = [d for d, _ in options.videos(silent=False)]
+    assert sounds == {1: [1, 1], 2: [1, 1], 3: [2, 2]}.get(depth, list(range(9, 1, -1)))
+    assert [k for _, k in options.videos(silent=False)] == [8, 16] * (len(sounds) // 2)
+    assert options.videos(silent=True) == ((options.depths("video")[0], 8), (options.depths("video")[0], 16))
+    assert Options(depth=depth, variants=1).videos(silent=False) == ((options.depths("video")[0], 8),)
+    assert {k for _, k in Options(depth=depth, stride=32).videos(silent=False)} == {32}
     assert options.depths("audio") == {1: (1,), 2: (2,), 3: (3, 2)}.get(depth, tuple(range(10, 1, -1)))
     assert options.depths("video") == {1: (1,), 2: (1,), 3: (2,)}.get(depth, tuple(range(9, 1, -1)))
     assert options.layout().depth == depth

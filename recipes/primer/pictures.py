@@ -107,8 +107,9 @@ def written(path: Path, rng: Generator) -> Image:
 def scene(path: Path, shown: Scene, rng: Generator) -> Image:
     """One object of 48 pixels at a place, or several of 28 pixels in the quarters of the picture, on a plain colour.
 
-    Objects stand on the grid of the codes of 8 pixels, give or take one: an object anywhere else has other codes at
-    each place, and a hundred pictures of it do not show what they have in common.
+    A single object stands on the grid of the codes of 8 pixels, give or take one pixel, and those of a count all alike
+    in their quarters: anywhere else it has other codes at each place, and a hundred pictures of it do not show what
+    they have in common.
     """
     canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
     if shown.relation == "place":

@@ -1,7 +1,8 @@
 """Combinations: which object, colour, and place or count or motion, and which of them no training file shows.
 
 Of every object one colour of six is held out, and one place of four, one count of three, one motion of four. A
-combination that holds any of these is never seen in training. The other sets keep clear of them too: `forbidden`.
+combination that holds any of these is never seen in training. No plain ground is a colour of the scenes, and no plain
+clip moves in a forbidden way.
 All other drawings are seen in scenes as well, in a few of the combinations each, so that a colour or a place is not
 learned as a part of twelve objects.
 Not here: how a scene is drawn.

@@ -31,9 +31,6 @@ _IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"quality": 95}),
 }
 _SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
-SUFFIXES = {"text": (".txt",), "image": tuple(_IMAGES), "audio": tuple(_SOUNDS), "video": (".mp4",)}
-"""What each modality can be saved as."""
-
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _AAC_BITS_PER_CHANNEL = 96_000
 _BLOCK_SECONDS = 1
@@ -63,7 +60,7 @@ def _choice(path: Path, what: str, known: Iterable[str]) -> str:
 
 def write_text(text: str, path: Path) -> None:
     """UTF-8, byte for byte."""
-    _choice(path, "text", SUFFIXES["text"])
+    _choice(path, "text", [".txt"])
     with _beside(path) as temporary:
         temporary.write_bytes(text.encode())
 
@@ -86,7 +83,8 @@ def write_timed(chunks: Iterable[Audio | Video], path: Path) -> None:
     first = next(chunks, None)
     if first is None:
         raise refuse(str(path), "there is nothing to save")
-    _choice(path, first.modality, SUFFIXES[first.modality])
+    known = [".mp4"] if first.modality == "video" else list(_SOUNDS)
+    _choice(path, first.modality, known)
     write: Any = _write_video if first.modality == "video" else _write_sound
     with _beside(path) as temporary:
         write(first, _alike(first, chunks, path), temporary, path)

@@ -16,8 +16,6 @@ import typer
 
 from panglot._terminal import BadInput, Log, check_input, progress, shown
 
-SUFFIX = {"text": ".txt", "image": ".png", "audio": ".wav", "video": ".mp4"}
-
 
 def train(
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="A data set that panglot prepare made.")],
@@ -73,14 +71,9 @@ def generate(
 ) -> None:
     """Give any media, get any media: panglot generate bark.ogg "draw it" --want image -o dog.png"""
     wanted = [name for group in want or [] for name in group.split(",")]
-    if unknown := [w for w in wanted if w not in SUFFIX]:
-        raise BadInput(f"--want {unknown[0]}: choose among {', '.join(SUFFIX)}")
     if n < 1:
         raise BadInput(f"--n {n}: give at least 1")
-    if out is not None and not out.is_dir() and not out.absolute().parent.is_dir():
-        raise BadInput(f"{shown(out)}: lies in a folder that does not exist; make it, or choose another")
-    if out is not None and any(out.resolve() == Path(name).resolve() for name in inputs):
-        raise BadInput(f"{shown(out)}: is given and named as output too; choose another name with -o")
+    _check_output(inputs, wanted, out, n)
     given = [_input(name) for name in inputs]
     from panglot.checkpoint import CheckpointError
     from panglot.generate import GenerateError, Panglot, Settings
@@ -101,6 +94,30 @@ def generate(
     except (GenerateError, CheckpointError, LayoutError, MediaError, CodesError) as error:
         raise BadInput(shown(str(error))) from None
     log.finish()
+
+
+def _check_output(inputs: list[str], wanted: list[str], out: Path | None, n: int) -> None:
+    """Whether the answers can be written, each under its name; all that can be known before they are drawn."""
+    from panglot.convert import SUFFIXES
+
+    if unknown := [w for w in wanted if w not in SUFFIXES]:
+        raise BadInput(f"--want {unknown[0]}: choose among {', '.join(SUFFIXES)}")
+    kinds = wanted or list(SUFFIXES)
+    if out is not None and not out.is_dir():
+        if not out.absolute().parent.is_dir():
+            raise BadInput(f"{shown(out)}: lies in a folder that does not exist; make it, or choose another")
+        known = [suffix for kind in dict.fromkeys(kinds) for suffix in SUFFIXES[kind]]
+        if out.suffix and out.suffix.lower() not in known:
+            raise BadInput(f"{shown(out)}: {' and '.join(kinds)} cannot be saved as that; use {', '.join(known)}")
+    most = n * (len(wanted) or 4)
+    counts = (most,) if wanted else range(1, most + 1)
+    given = {Path(name).resolve() for name in inputs}
+    for count in counts:
+        for number in range(1, count + 1):
+            for kind in kinds:
+                target = _target(out, kind, number, count)
+                if target.resolve() in given:
+                    raise BadInput(f"{shown(target)}: is given and would be written; choose another name with -o")
 
 
 class _Streamed:
@@ -150,7 +167,6 @@ def _input(name: str) -> Any:
 def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: float, printed: bool) -> None:
     """Texts to standard output, media to files: FILE itself for a single one, else numbered."""
     from panglot import convert, media
-    from panglot.folders import TEXTS
 
     count = sum(len(answer) for answer in answers)
     number = 0
@@ -159,12 +175,13 @@ def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: floa
         for codes in answer:
             number += 1
             tokens = sum(codes.tokens().values())
-            if codes.modality == "text" and (out is None or out.is_dir() or out.suffix.lower() not in ("", *TEXTS)):
+            if codes.modality == "text" and (out is None or out.is_dir() or out.suffix.lower() not in ("", ".txt")):
                 told.append({"modality": "text", "text": convert.decode(codes).text, "tokens": tokens})  # type: ignore[union-attr]
                 if not log.as_json:
                     print("" if printed else shown(told[-1]["text"]))
                 continue
             target = _target(out, codes.modality, number, count)
+            target.parent.mkdir(exist_ok=True)
             media.save(convert.decode(codes), target)
             told.append({"modality": codes.modality, "output": str(target), "tokens": tokens})
             if not log.as_json:
@@ -177,14 +194,13 @@ def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: floa
 
 def _target(out: Path | None, modality: str, number: int, count: int) -> Path:
     """Where a medium goes: numbered where there are several, with the suffix that was named if it can be saved so."""
-    from panglot._writers import SUFFIXES
+    from panglot.convert import SUFFIXES
 
+    suffix = SUFFIXES[modality][0]
     if out is None:
-        return Path(f"answer-{number}{SUFFIX[modality]}")
+        return Path(f"answer-{number}{suffix}")
     if out.is_dir() or (not out.suffix and count > 1):
-        out.mkdir(parents=True, exist_ok=True)
-        return out / f"answer-{number}{SUFFIX[modality]}"
+        return out / f"answer-{number}{suffix}"
     if count == 1:
-        return out if out.suffix else out.with_suffix(SUFFIX[modality])
-    suffix = out.suffix if out.suffix.lower() in SUFFIXES[modality] else SUFFIX[modality]
-    return out.with_name(f"{out.stem}-{number}{suffix}")
+        return out if out.suffix else out.with_suffix(suffix)
+    return out.with_name(f"{out.stem}-{number}{out.suffix if out.suffix.lower() in SUFFIXES[modality] else suffix}")

@@ -22,7 +22,9 @@ FoldersArgument = Annotated[
     list[Path], typer.Argument(metavar="FOLDER...", help="Folders of text, pictures, sound, video.")
 ]
 Variants = Annotated[int, typer.Option(metavar="N", help="Ways to encode each medium, with more tokens and fewer.")]
-Finest = Annotated[int, typer.Option("--stride", help="Finest level of pictures: 32, 16 or 8; of video at least 16.")]
+Finest = Annotated[
+    int, typer.Option("--stride", help="Finest level of pictures: 32, 16 or 8; of what changes in video at least 16.")
+]
 Deepest = Annotated[int, typer.Option("--depth", help="Codes a block of sound (80 ms) at most; of video one less.")]
 Side = Annotated[int | None, typer.Option(help="Crop pictures and frames to squares of so many pixels.")]
 Seconds = Annotated[float | None, typer.Option(help="The loudest seconds of a sound, at 16 kHz, one level.")]
@@ -76,7 +78,7 @@ def prepare(
     stride: Finest = 8,
     depth: Deepest = 4,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; by default one a core.")] = None,
-    held: Annotated[float, typer.Option(metavar="PART", help="Part of the samples that is held out, 0 to 1.")] = 0.02,
+    held: Annotated[float, typer.Option(metavar="PART", help="Part that is held out, 0 to 1.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
     max_tokens: MaxTokens = 2048,
     side: Side = None,

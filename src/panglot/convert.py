@@ -25,7 +25,6 @@ from panglot.tokenizers.base import Alphabet, Codes, CodesError
 Progress: TypeAlias = Callable[[float], None]
 """Called with the part that is done, 0 to 1."""
 
-SUFFIX = {"text": ".txt", "image": ".png", "audio": ".wav", "video": ".mp4"}
 SUFFIXES = {
     "text": (".txt",),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
@@ -196,7 +195,7 @@ def reported(chunks: Iterable[Audio | Video], length: float, progress: Progress 
 def output_format(codes: Codes, wanted: str | None) -> str:
     """The suffix to decode into: the default of the modality, or `wanted` ("png", ".png") if it fits."""
     if wanted is None:
-        return SUFFIX[codes.modality]
+        return SUFFIXES[codes.modality][0]
     suffix = "." + wanted.lower().lstrip(".")
     if suffix not in SUFFIXES[codes.modality]:
         names = ", ".join(s[1:] for s in SUFFIXES[codes.modality])

@@ -77,6 +77,11 @@ class Sample:
     row: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
 
+    @property
+    def origin(self) -> str:
+        """What it was made from, by its row's column `origin`, or else itself: what shares it is held out together."""
+        return str(self.row.get("origin") or self.name)
+
     def relative(self, file: Path) -> str:
         """A file's name as it is told and stored: relative, "/" between its parts."""
         return _told(posixpath.join(self.label, file.relative_to(self.folder).as_posix()))

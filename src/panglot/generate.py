@@ -231,7 +231,8 @@ class _Run:
         self.cache = model.cache(len(first), min(longest + ROOM, positions))
         hidden = model.prefill([torch.from_numpy(row.astype(np.int64)) for row in first.values()], self.cache)
         again = torch.tensor([places[row.tobytes()] for row in rows])
-        self.cache.keep(again)
+        if len(first) < len(rows):
+            self.cache.keep(again)
         self.hidden = hidden[again]
         self.live = list(range(len(prompts)))
         self.segments: list[list[Codes]] = [[] for _ in prompts]
@@ -316,7 +317,8 @@ class _Run:
         """Logits [len(places), stop - start], those of media guided."""
         model, hidden = self.owner.model, self.hidden
         logits = model.logits(hidden[places], start, stop)
-        if self.guided and start > self.owner.layout.starts["mark"]:
+        starts = self.owner.layout.starts
+        if self.guided and start > starts["mark"] and start != starts["budget"]:
             without = model.logits(hidden[[len(self.live) + place for place in places]], start, stop)
             logits = without + self.settings.guidance * (logits - without)
         return logits.numpy()

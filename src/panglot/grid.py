@@ -36,7 +36,7 @@ SEED = 0
 @dataclass(frozen=True)
 class Wanted:
     """A column. modality: of the answer. said: the words before it, by which the model knows which way of showing is
-    meant ("" for none). tokens: at most; None: the model chooses, up to `longest`."""
+    meant ("" for none). tokens: at most; None: as many as the model finds usual, up to `longest`."""
 
     name: str
     modality: str

@@ -1,7 +1,7 @@
 """How judges come to be: from the real media of a data set's train folder, in minutes on a processor.
 
 A judge has to know the media that a model makes, which have the softness of the tokenizers, but must not learn from the
-model. So one in eight of its pictures and sounds is there a second time, encoded and decoded by the tokenizers at the
+model. So every second of its pictures and sounds is there a second time, encoded and decoded by the tokenizers at the
 levels that the model uses. Everything is also moved, scaled, and changed in brightness, at random, anew each time.
 
 The loop is `panglot.train.fit`. The same data and seed give the same judges. Not here: what judges are and how they are
@@ -11,6 +11,7 @@ used (`panglot.judges`).
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def members(name: str, found: Sequence[Item]) -> list[Item]:
 
 def digest(found: Sequence[Item]) -> str:
     """Of the names, sizes and texts of media, by which a judge knows the data it learned from."""
-    lines = sorted(f"{i.path.name}\0{i.path.stat().st_size}\0{i.text}\0{i.kind}\0{i.concept}" for i in found)
+    told = ([i.path.name, i.path.stat().st_size, *i.pair, *(value(i, a) for a in ATTRIBUTES)] for i in found)
+    lines = sorted(json.dumps(line) for line in told)
     return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()[:32]
 
 
@@ -94,24 +96,24 @@ def train_judges(
     """
     found, steps, tell = items(data), steps or STEPS, told or (lambda line: None)
     makers = {"picture": _picture_material, "sound": _sound_material, "scene": _scene_material}
-    for name, maker in makers.items():
-        media = members(name, found)
-        facts = {"seed": seed, "steps": steps[name], "coded": 1 / CODED, "data": digest(media)}
-        if (folder / f"{name}.json").exists():
-            if load_judge(folder, name)[0].facts.get("data") != facts["data"]:
-                raise JudgeError(
-                    f"{folder / name}.json: has learned from other media than {data}; choose other --judges"
-                )
-            continue
-        if not media:
-            continue
+    material = {name: media for name in makers if (media := members(name, found))}
+    digests = {name: digest(media) for name, media in material.items()}
+    there = {name for name in material if (folder / f"{name}.json").exists()}
+    for name in there:
+        if load_judge(folder, name)[0].facts.get("data") != digests[name]:
+            wrong = f"{folder / name}.json: has learned from other media than {data}"
+            raise JudgeError(f"{wrong}; delete it, and it is trained again, or choose other --judges")
+    for name in (name for name in material if name not in there):
         tell(f"judge of {name}s: reading {data}")
-        material = maker(media, seed)
-        tell(f"judge of {name}s: learning from {len(material.inputs):,} of them, {len(material.labels)} labels")
-        network = _trained(material, name, folder / f".{name}.run", steps[name], seed)
-        means = _means(media) if name == "scene" else None
-        save_judge(folder, name, Judge(network, material.labels, facts | {"rows": len(material.inputs)}), means)
-        shutil.rmtree(folder / f".{name}.run")
+        learned = makers[name](material[name], seed)
+        tell(f"judge of {name}s: learning from {len(learned.inputs):,} of them, {len(learned.labels)} labels")
+        run = folder / f".{name}.{digests[name][:8]}.run"
+        network = _trained(learned, name, run, steps[name], seed)
+        facts = {"seed": seed, "steps": steps[name], "coded": 1 / CODED, "data": digests[name]}
+        facts["rows"] = len(learned.inputs)
+        means = _means(material[name]) if name == "scene" else None
+        save_judge(folder, name, Judge(network, learned.labels, facts), means)
+        shutil.rmtree(run)
     judges = load_judges(folder)
     if judges == Judges():
         raise JudgeError(f"{data}: holds no pictures and no sounds with a text; nothing can be judged by it")

@@ -107,7 +107,9 @@ class _Job:
 
     def _digest(self, chunk: _Chunk) -> str:
         """Of all that the shard depends on."""
-        samples = [[s.name, s.text, s.kind, [[s.relative(f), _content(f)] for f in s.files]] for s in chunk.samples]
+        samples = [
+            [s.name, s.origin, s.text, s.kind, [[s.relative(f), _content(f)] for f in s.files]] for s in chunk.samples
+        ]
         said = [chunk.first, samples, self.begun.layout, self.begun.tokenizers, self.begun.options]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

@@ -91,7 +91,7 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
         raise LayoutError(f"{folder}: its manifest says {shards.manifest.vocabulary} ids, its layout {layout.size}")
     data = segments(shards, "train")
     if not len(data.group):
-        raise TrainError(f"{folder}: has no rows to train on; prepare it with a smaller --held")
+        raise TrainError(f"{folder}: has no rows to train on; prepare it with a smaller --held, or --held 0")
     if np.diff(data.offsets).min() > options.length // 2:
         raise TrainError(f"{folder}: no row is as short as half of --length {options.length}; choose a longer one")
     config = ModelConfig.sized(options.size, layout.size)

@@ -214,15 +214,12 @@ class _Costs:
                 finer = {name: whole[name] // 2 for name in names[1:]}
                 yield {name: whole[name] for name in names[:-1]} if variant == 1 else whole | finer
             return
-        depths = options.depths(info.modality)
         if info.modality == "audio":
             # The depths after the first are in random order; as a whole they are these.
-            yield from (tokenizer("audio").count(info, depth=depth) for depth in depths[: options.variants])
+            depths = options.depths("audio")[: options.variants]
+            yield from (tokenizer("audio").count(info, depth=depth) for depth in depths)
             return
-        if not (info.rate and info.samples):
-            depths = depths[:1] * len(options.keyframes)
-        for n, depth in enumerate(depths[: options.variants]):
-            keyframe = options.keyframes[n % len(options.keyframes)]
+        for depth, keyframe in options.videos(silent=not (info.rate and info.samples)):
             yield tokenizer("video").count(info, stride=options.video_stride, depth=depth, keyframe=keyframe)
 
 

@@ -48,8 +48,8 @@ META = b"panglot"
 
 
 SHARD_SAMPLES, FEW_SAMPLES, SHARDS = 256, 16, 16
-"""A shard is made from so many samples at most; small data sets are cut into so many shards at least, of so many
-samples at least, so that all workers have some."""
+"""A shard is made from so many samples at most; of small data sets from fewer, towards so many shards, but not below so
+many samples, so that several workers have some. A set that grows past such a border is cut anew."""
 
 
 def samples_a_shard(count: int) -> int:

@@ -4,8 +4,8 @@ A medium is encoded with more tokens and with fewer, so that a model learns to r
 
 - A picture: all levels down to `stride`; all but the finest; then each time a random number of tokens between the
   coarsest level and all, spent where they save most (`panglot.detail`), the picture at its full size.
-- A sound: `depth` codes a block; then other depths from 2 on. A video: the same with one code fewer, changes at stride
-  16, keyframes at `stride` and in every second variant at 16 too.
+- A sound: `depth` codes a block; then other depths from 2 on, in random order. A video: one code fewer, changes at
+  stride 16, and keyframes at `stride`; then fewer codes, and in every second variant keyframes at 16 too.
 - A text: once.
 
 The same sample and options give the same segments. Not here: which samples there are (`panglot.folders`), whole data
@@ -63,7 +63,7 @@ class Options:
 
     join:       "text": samples of the same text are one group, and a model may be shown any of their media together.
     variants:   ways in which each medium is encoded.
-    stride:     of the finest level of pictures: 32, 16 or 8. depth: codes a block of sound at most.
+    stride:     of the finest level of pictures and keyframes: 32, 16 or 8. depth: codes a block of sound at most.
     held:       part of the samples that is held out, 0 to 1, chosen by the seed and their name, or column `origin`:
                 crops of one photograph, cuts of one recording stay together.
     max_tokens: segments that are longer are left out.
@@ -103,15 +103,18 @@ class Options:
         finest = self.video_stride if modality == "video" else self.stride
         return tuple(s for s in STRIDES if s >= finest)
 
-    @property
-    def keyframes(self) -> tuple[int, ...]:
-        """The finest strides of a video's keyframes in its variants, in turn."""
-        return (self.stride, self.video_stride) if self.stride < self.video_stride else (self.stride,)
-
     def depths(self, modality: str) -> tuple[int, ...]:
         """The numbers of codes that a block of sound may get, the most first."""
         most = max(1, self.depth - 1) if modality == "video" else self.depth
         return tuple(range(most, min(2, most) - 1, -1))
+
+    def videos(self, silent: bool) -> tuple[tuple[int, int], ...]:
+        """The variants of a video, the largest first: codes a block of sound, and the finest stride of keyframes."""
+        depths = self.depths("video")[:1] if silent else self.depths("video")
+        keyframes = (self.stride, self.video_stride)[: 1 + (self.stride < self.video_stride)]
+        if len(depths) < len(keyframes):
+            depths = depths[:1] * len(keyframes)
+        return tuple((depth, keyframes[i % len(keyframes)]) for i, depth in enumerate(depths))[: self.variants]
 
     def layout(self) -> Layout:
         """The id space of what is made."""
@@ -131,8 +134,7 @@ class Encoder:
     def sample(self, number: int, sample: Sample) -> tuple[list[Segment], list[Skipped]]:
         """The segments of one sample, and what of it is left out."""
         group = sample.text if self.options.join and sample.text else sample.name
-        origin = str(sample.row.get("origin") or sample.name)
-        split = "held" if self._random(origin, "held").random() < self.options.held else "train"
+        split = "held" if self._random(sample.origin, "held").random() < self.options.held else "train"
         segments: list[Segment] = []
         skipped: list[Skipped] = []
         if sample.text is not None:
@@ -224,15 +226,16 @@ class Encoder:
                 yield variant, within(plan, int(rng.integers(least, most + 1)))
 
     def _timed(self, path: Path, rng: np.random.Generator) -> Iterator[tuple[int, Codes]]:
-        """Of a sound or video, in its depths; of every second variant of a video, coarser keyframes."""
+        """Of a sound in its depths, of a video in those and with finer and coarser keyframes."""
         codes = self._whole(path)
-        depths = self.options.depths(codes.modality)
+        if codes.modality == "video":
+            for variant, (depth, keyframe) in enumerate(self.options.videos(silent=codes.header["rate"] is None)):
+                yield variant, shallower(coarser(codes, keyframe), depth)
+            return
+        depths = self.options.depths("audio")
         chosen = [depths[0], *(depths[1 + i] for i in rng.permutation(len(depths) - 1))]
-        keyframes = self.options.keyframes
-        if codes.modality == "video" and codes.header["rate"] is None:
-            chosen = list(depths[:1] * len(keyframes))  # without sound all depths would be the same
         for variant, depth in enumerate(chosen[: self.options.variants]):
-            yield variant, shallower(coarser(codes, keyframes[variant % len(keyframes)]), depth)
+            yield variant, shallower(codes, depth)
 
     def _whole(self, path: Path) -> Codes:
         """A sound or video at its greatest depth: in one piece where it is short, as most are that are not too long."""

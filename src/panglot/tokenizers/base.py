@@ -230,7 +230,7 @@ class Tokenizer(ABC, Generic[M]):
 
     @abstractmethod
     def encode(self, media: M, **options: Any) -> Codes:
-        """The codes of one medium. Options only ever leave codes out (`stride`, `depth`)."""
+        """The codes of one medium. Options say which codes are left out (`stride`, `depth`)."""
 
     @abstractmethod
     def decode(self, codes: Codes) -> M:

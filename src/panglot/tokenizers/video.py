@@ -2,8 +2,8 @@
 
 A keyframe is an image with the image tokenizer's own codes. The frames after it come in groups of four, coded by a
 second pyramid as the difference from the last frame the decoder has. A block is coded only where holding the old
-frame would be clearly worse than the keyframe was; groups in which nothing changes are one token together. A scene cut
-starts a new keyframe. After each picture part come the sound codes that end within its time span.
+frame would be clearly worse than a keyframe of the same stride is; groups in which nothing changes are one token
+together. A scene cut starts a new keyframe. After each picture part come the sound codes that end within its time span.
 
 Parts (children of the video's Codes, in stream order):
   image   a keyframe, one frame
@@ -41,13 +41,14 @@ CUT = 0.6
 """A frame whose correlation with the frame before is below this starts a new scene."""
 
 TOLERANCE = 1.25
-"""A block is coded when its error exceeds the keyframe's, there and on average, by this factor."""
+"""A block is coded when its error exceeds that of the keyframe at the stride of changes, there and on average, by this
+factor."""
 
 GOOD_ENOUGH = {32: 30.0, 16: 33.0, 8: 36.0}
 """PSNR in dB, by stride, beyond which no change is coded, however good the keyframe is (a black one is perfect)."""
 
 REFRESH = 6.0
-"""A keyframe is sent again when coded change leaves this many times its error."""
+"""A keyframe is sent again when coded change leaves this many times that error."""
 
 
 class VideoTokenizer(Tokenizer[Video]):
