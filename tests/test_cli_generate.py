@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from panglot import checkpoint, cli, media
+from panglot import checkpoint, cli, cli_generate, media
 from panglot.fitting import Fit
 from panglot.layout import Layout
 from panglot.model import ModelConfig, Transformer
@@ -22,7 +22,9 @@ def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "model"
     torch.manual_seed(0)
     made = Transformer(ModelConfig(LAYOUT.size, 32, 2, 2, 1, 16, 48, 1024))
-    card = {"data": {"options": {"fit": FIT.to_json()}, "tokens": {"text": 1}}}
+    card = {
+        "data": {"options": {"fit": FIT.to_json()}, "tokens": dict.fromkeys(("text", "image", "audio", "video"), 1)}
+    }
     checkpoint.save(folder, made, LAYOUT.to_json(), card, torch.float16)
     return folder
 
@@ -32,6 +34,7 @@ def _in_a_folder_with_two_files(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     some_image(40, 40, 1).save("dog.png")
     some_audio(0.3, 16000, 1).save("bark.wav")
+    Path("folder").mkdir()
 
 
 @pytest.fixture
@@ -94,6 +97,21 @@ def test_a_text_goes_to_standard_output(generate):
     assert part["tokens"] <= 12
 
 
+def test_a_word_that_is_the_name_of_a_folder_too(generate):
+    assert generate("folder", "--want", "image", "--tokens", 8)[0] == 0
+    assert files() == {"answer-1.png"}
+
+
+def test_a_name_that_no_answer_will_have_may_be_given(generate):
+    some_image(40, 40, 2).save("a-1.png")
+    assert generate("a-1.png", "--want", "image", "--tokens", 8, "-o", "a.png")[0] == 0
+    assert files() == {"a-1.png", "a.png"}
+
+
+def test_what_a_model_says_cannot_steer_a_terminal():
+    assert cli_generate._printable("one\ntwo\tthree \x1b[31m\u202e") == "one\ntwo\tthree ?[31m?"
+
+
 def test_as_json(generate):
     code, said, err = generate("a dog", "--want", "image", "--tokens", 24, "--n", 2, "--json")
     assert (code, err) == (0, "")
@@ -116,6 +134,8 @@ def test_as_json(generate):
         (("dog.png", "--want", "audio", "-o", "a.png"), ("a.png", "audio cannot be saved", ".wav, .flac, .ogg")),
         (("dog.png", "--want", "text", "-o", "a.md"), ("a.md", "text cannot be saved", ".txt")),
         (("cat.png", "--want", "text"), ("cat.png", "does not exist")),
+        (("folder/", "--want", "text"), ("folder", "is a folder")),
+        ((" ", "--want", "text"), ("an empty text",)),
         (("dog.png", "--temperature", -1), ("--temperature -1",)),
         (("dog.png", "--top-p", 0), ("--top-p 0",)),
         (("dog.png", "--guidance", 0), ("--guidance 0",)),

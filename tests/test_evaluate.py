@@ -224,6 +224,7 @@ def test_faults_are_one_line(data, model, tmp_path, capsys):
         ([str(tmp_path), "--data", str(data)], "config.json"),
         ([str(model), "--data", str(tmp_path)], "train: does not exist"),
         ([str(model), "--data", str(data), "--cases", "0"], "--cases 0: give at least 1"),
+        ([str(model), "--data", str(data), "--shards", str(tmp_path / "no")], "no: does not exist"),
         ([str(model), "--data", str(data), "--out", str(tmp_path / "a.txt")], "--out names a JSON file"),
     ):
         assert run(["eval", *line]) == 2
@@ -257,6 +258,8 @@ def test_an_input_is_encoded_once(model, material, monkeypatch):
 def test_options():
     with pytest.raises(EvaluateError, match="give at least 1"):
         Options(cases=0)
+    with pytest.raises(EvaluateError, match="--seed -1: give 0 or more"):
+        Options(seed=-1)
 
 
 def test_goals_are_those_that_were_measured():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from panglot import media
 from panglot.fitting import LOUD, Fit, fitted_sound, resampled, square
 from panglot.media import Audio, MediaInfo, Text, Video
 from panglot.testing import some_audio, some_image, some_video
@@ -132,3 +133,24 @@ def test_sizes_that_cannot_be(sizes):
 def test_less_than_a_block_of_sound_cannot_be():
     with pytest.raises(ValueError, match=r"seconds 0\.05: choose at least 0\.08, one block of sound"):
         Fit(seconds=0.05)
+
+
+@pytest.mark.parametrize("fit", [FIT, Fit(frames=3), Fit(side=32, fps=5, frames=9), Fit(frames=100), Fit(side=16)])
+@pytest.mark.parametrize("rate", [16000, None])
+def test_a_video_is_read_as_far_as_it_is_kept(tmp_path, fit, rate, monkeypatch):
+    some_video(60, 40, 60, 3, fps=12.0, rate=rate).save(tmp_path / "film.mp4")
+    whole = fit(media.open(tmp_path / "film.mp4"))
+    monkeypatch.setattr(media, "open", lambda path: pytest.fail("read whole") if fit.frames else whole)
+    found = fit.open(tmp_path / "film.mp4")
+    assert np.array_equal(found.frames, whole.frames)
+    assert found.fps == whole.fps
+    assert (found.audio is None) == (rate is None)
+    if rate:
+        assert np.allclose(found.audio.samples, whole.audio.samples, atol=1e-6)
+
+
+def test_other_media_are_opened_whole(tmp_path):
+    some_image(30, 40).save(tmp_path / "a.png")
+    some_audio(2.0).save(tmp_path / "a.wav")
+    assert np.array_equal(FIT.open(tmp_path / "a.png").pixels, FIT(some_image(30, 40)).pixels)
+    assert len(FIT.open(tmp_path / "a.wav").samples) == len(FIT(some_audio(2.0)).samples)

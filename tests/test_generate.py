@@ -127,6 +127,12 @@ def test_an_answer_does_not_depend_on_its_neighbours(ours):
         assert ours.answer_all(others, want, settings=settings)[1] == whole[1]
 
 
+def test_what_a_model_has_not_learned_cannot_be_wanted(ours):
+    deaf = Panglot(ours.model, ours.layout, ours.fit, learned=("text", "image"))
+    with pytest.raises(GenerateError, match="--want audio: this model has learned only text, image"):
+        deaf.generate(["dog"], ["image", "audio"])
+
+
 def test_a_request_is_read_once_however_many_answers_it_gets(ours, monkeypatch):
     read = []
     prefill = Transformer.prefill
@@ -168,7 +174,7 @@ def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
     asked.clear()
     ours.answer_all(requests, "text", settings=settings)
     ours.answer_all(requests, "image", settings=replace(settings, words=False))
-    mute = Panglot(ours.model, ours.layout, ours.fit, speaks=False)
+    mute = Panglot(ours.model, ours.layout, ours.fit, learned=("image", "audio", "video"))
     mute.answer_all(requests, "image", settings=settings)
     assert [wanted for wanted, _ in asked] == [["text"], ["image"], ["image"]]
 

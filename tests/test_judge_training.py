@@ -91,6 +91,20 @@ def test_judges_of_other_media_are_not_used(train, tmp_path):
     assert not list((tmp_path / "judges").glob(".*"))
 
 
+def test_what_cannot_be_read_is_told_and_stops_nothing(train, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(train, data)
+    for name in ("pictures/box3.png", "sounds/box3.flac"):
+        (data / name).write_bytes((data / name).read_bytes()[:80])
+    found = train_judges(data, tmp_path / "judges", steps={"picture": 3, "sound": 3, "scene": 3})
+    assert found.picture is not None
+    assert found.sound is not None
+    told = capsys.readouterr().err
+    assert "left out" in told
+    assert "box3.png" in told
+    assert "box3.flac" in told
+
+
 def test_frames_of_videos_are_among_the_pictures(tmp_path):
     clips = tmp_path / "train" / "clips"
     clips.mkdir(parents=True)

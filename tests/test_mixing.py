@@ -297,3 +297,18 @@ def test_a_sample_longer_than_a_row_does_not_end_the_batch():
 
 def test_marks_are_of_the_layout():
     assert {"bos", "eos", "ask", "give", "pad"} <= {*MARKS}
+
+
+def test_texts_that_are_about_no_medium_are_drawn_themselves():
+    alone = streams.text("a story of its own")
+    rows = [(g, 0, 10 * g, streams.text(f"word {g}")) for g in range(2)]
+    rows += [(g, 2, 10 * g + 1, picture(g, 1)) for g in range(2)]
+    found = mixer(packed(*rows, (7, 0, 70, alone)))
+    drawn = Counter()
+    for step in range(30):
+        for ids, *_ in samples(found.batch(step)):
+            parts = [part for part in unpack(ids, L) if isinstance(part, Codes)]
+            drawn["alone" if any(part == alone for part in parts) else "picture"] += 1
+            assert any(part == alone or part.modality == "image" for part in parts) or len(parts) == 2  # an echo
+    assert drawn["alone"] > 20
+    assert drawn["picture"] > 20

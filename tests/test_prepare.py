@@ -295,6 +295,19 @@ def test_a_damaged_manifest_wants_to_be_deleted(folder, whole, tmp_path):
     assert contents(tmp_path / "set") == whole
 
 
+def test_shards_of_other_tools_are_not_touched(folder, tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("shard-00000-of-00005.parquet", ".editor.tmp"):
+        (tmp_path / "set" / name).write_text("theirs")
+        refused("holds other things", name, folders=[folder], out=tmp_path / "set", options=OPTIONS)
+        assert (tmp_path / "set" / name).read_text() == "theirs"
+        (tmp_path / "set" / name).unlink()
+    prepare([folder], tmp_path / "set", OPTIONS)
+    (tmp_path / "set" / "shard-00000-of-00005.parquet").write_text("theirs")
+    prepare([folder], tmp_path / "set", OPTIONS)
+    assert (tmp_path / "set" / "shard-00000-of-00005.parquet").read_text() == "theirs"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Nothing to make
 

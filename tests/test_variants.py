@@ -137,6 +137,13 @@ def test_a_text(folder):
     assert (segment.modality, segment.variant, segment.file) == ("text", 0, "story.txt")
 
 
+def test_a_text_under_the_name_of_a_picture_is_left_out(folder, tmp_path):
+    (tmp_path / "dog.jpg").write_text("version https://git-lfs.github.com/spec/v1\n")
+    segments, skipped, _ = encoded(tmp_path, "dog.jpg", text="dog")
+    assert segments == []
+    assert "Git LFS pointer" in skipped["dog.jpg"]
+
+
 def test_what_a_row_says_of_its_segments(folder):
     segments, skipped, layout = encoded(folder, "picture.png", "sound.wav", text="a dog", kind="photo")
     told = [(s.part, s.modality, s.kind, s.variant, s.file, s.group, s.split) for s in segments]

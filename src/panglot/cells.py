@@ -116,6 +116,8 @@ def rows(material: Material, most: int, seed: int) -> list[Row]:
     """All rows, of at most `most` cases each."""
     out = []
     for (modality, name, kind), found in material.sources.items():
+        if not found:
+            continue
         known = {item.concept for item in found}
         taught = Counter(i.concept for i in material.train if not i.is_scene and (i.set, i.kind) == (name, kind))
         rendered = kind in RENDERED or "voice" in found[0].row or modality == "text"
@@ -156,7 +158,7 @@ class Asked(Panglot):
     """A model that reads each input once, and counts which of its answers decode."""
 
     def __init__(self, model: Panglot, seed: int = 0):
-        super().__init__(model.model, model.layout, model.fit, model.speaks)
+        super().__init__(model.model, model.layout, model.fit, model.learned)
         self.seed, self.answered, self.decoded, self.faults = seed, 0, 0, Counter[str]()
         self._media: dict[Path, Media] = {}
         self._codes: dict[int | str, Codes] = {}
@@ -166,7 +168,9 @@ class Asked(Panglot):
         if item.modality == "text":
             return item.text
         if item.path not in self._media:
-            self._media[item.path] = open_media(item.path)
+            # At the size that is read, where a second fitting changes nothing.
+            still = item.modality != "audio"
+            self._media[item.path] = self.fit.open(item.path) if still else open_media(item.path)
         return self._media[item.path]
 
     def encoded(self, medium: Media | str) -> Codes:

@@ -218,10 +218,11 @@ def _replacing(directory: Path) -> Iterator[Path]:
     Between two renames there is nothing by that name for a moment, and the old folder lies beside it.
     """
     place = directory.resolve()
-    strange = sorted({p.name for p in place.iterdir()} - {*FILES}) if place.is_dir() else []
+    there = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    strange = sorted(name for name in there - {*FILES} if not name.startswith("."))
     if strange or place.is_file():
         what = f"holds {strange[0]}, which a checkpoint does not" if strange else "is a file"
-        raise CheckpointError(f"{directory}: {what}; choose another folder")
+        raise CheckpointError(f"{directory}: {what}; move it away, or choose another folder")
     work, old = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
         shutil.rmtree(work, ignore_errors=True)

@@ -417,6 +417,10 @@ def run(args: list[str]) -> int:
         print(f"panglot: {fault(Path('output'), error)}", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("panglot: needs more memory than there is; ask for less at once, or smaller sizes", file=sys.stderr)
     return BAD_INPUT
 
 

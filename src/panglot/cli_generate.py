@@ -6,6 +6,7 @@ and the evaluation (`panglot.cli_model`).
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -85,6 +86,7 @@ def generate(
     try:
         settings = Settings(tokens, seed, temperature, top_p, guidance, words=words)
         loaded = Panglot.load(model)
+        given = [loaded.fit.open(name) if isinstance(name, Path) else name for name in given]
         alone = wanted == ["text"] and n == 1 and (out is None or out.is_dir())
         streamed = _Streamed(loaded) if alone and not as_json else None
         start = perf_counter()
@@ -110,14 +112,13 @@ def _check_output(inputs: list[str], wanted: list[str], out: Path | None, n: int
         if out.suffix and out.suffix.lower() not in known:
             raise BadInput(f"{shown(out)}: {' and '.join(kinds)} cannot be saved as that; use {', '.join(known)}")
     most = n * (len(wanted) or 4)
-    counts = (most,) if wanted else range(1, most + 1)
     given = {Path(name).resolve() for name in inputs}
-    for count in counts:
-        for number in range(1, count + 1):
-            for kind in kinds:
-                target = _target(out, kind, number, count)
-                if target.resolve() in given:
-                    raise BadInput(f"{shown(target)}: is given and would be written; choose another name with -o")
+    alone = [(1, 1)] if most == 1 or not wanted else []
+    for kind in dict.fromkeys(kinds):
+        for number, count in alone + [(number, most) for number in range(1, most + 1) if most > 1]:
+            target = _target(out, kind, number, count)
+            if target.resolve() in given:
+                raise BadInput(f"{shown(target)}: is given and would be written; choose another name with -o")
 
 
 class _Streamed:
@@ -139,24 +140,34 @@ class _Streamed:
         self.ids.append(symbol)
         text = self.coder.decode(Codes("text", {}, {"text": np.array(self.ids, np.int32)})).text
         ready = text.rstrip("\ufffd")
-        print(ready[self.printed :], end="", flush=True)
+        print(_printable(ready[self.printed :]), end="", flush=True)
         self.printed = len(ready)
 
 
+def _printable(text: str) -> str:
+    """What a model says, with its lines, but without what a terminal would take for commands."""
+    return "".join(c if c in "\n\t" else shown(c) for c in text)
+
+
 def _input(name: str) -> Any:
-    """A medium where `name` is a file, else a text; what looks like the name of a file must be one."""
+    """A medium where `name` is a file, else a text; what looks like the name of a file must be one.
+
+    Of a video it is the path: how much of it is read depends on the model.
+    """
     from panglot import media
     from panglot.folders import MEDIA, TEXTS
 
     path = Path(name)
+    if not name.strip():
+        raise BadInput("an empty text: name a file, or put words in quotes")
     try:
-        there = path.exists()
+        there = path.is_file() or (path.is_dir() and os.sep in name)  # a word may be the name of a folder too
     except OSError:  # too long for a name: a text
         there = False
-    if there:
+    if there or name == "-":
         check_input(path)
         try:
-            return media.open(path)
+            return path if media.probe(path).modality == "video" else media.open(path)
         except media.MediaError as error:
             raise BadInput(shown(str(error))) from None
     if path.suffix.lower() in {*MEDIA, *TEXTS, ".pgt"}:
@@ -178,7 +189,7 @@ def _written(answers: list[list[Any]], out: Path | None, log: Log, seconds: floa
             if codes.modality == "text" and (out is None or out.is_dir() or out.suffix.lower() not in ("", ".txt")):
                 told.append({"modality": "text", "text": convert.decode(codes).text, "tokens": tokens})  # type: ignore[union-attr]
                 if not log.as_json:
-                    print("" if printed else shown(told[-1]["text"]))
+                    print("" if printed else _printable(told[-1]["text"]))
                 continue
             target = _target(out, codes.modality, number, count)
             target.parent.mkdir(exist_ok=True)

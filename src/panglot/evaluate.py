@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,7 +31,7 @@ from panglot.generate import MEDIA, Panglot
 from panglot.judge_training import train_judges, value
 from panglot.judges import ATTRIBUTES, SIDE, Item, Judges, picture_input
 from panglot.learning import Learner
-from panglot.media import Image, Media, Video
+from panglot.media import Image, Media, MediaError, Video
 from panglot.mixing import Mixer
 from panglot.model import Transformer
 from panglot.pretrain import HELD_OUT, held_out_loss, segments, told
@@ -77,12 +77,12 @@ def evaluate(
     start = perf_counter()
     model = Asked(Panglot.load(run / "model" if (run / "model").is_dir() else run), options.seed)
     shards = None if options.shards is None else open_shards(options.shards, model.layout.to_json())
-    material = Material.of(data)
     tell = progress or (lambda line: None)
-    bench = Bench(material, train_judges(data / "train", judges, told=tell))
+    material = readable(Material.of(data), model, tell)
     wanted = rows(material, options.cases, options.seed)
     if not wanted:
         raise EvaluateError(f"{data / 'held'}: holds nothing to ask with; check the texts of its media")
+    bench = Bench(material, train_judges(data / "train", judges, told=tell))
     tallies, films = matrix(model, bench, wanted, tell)
     found: dict[str, Any] = {
         "model": {"parameters": model.model.config.parameters, "vocabulary": model.layout.size},
@@ -98,6 +98,18 @@ def evaluate(
         found["loss"] = losses(model, shards)
     found["well_formed"] = {"answers": model.answered, "decoded": model.decoded, "faults": dict(model.faults)}
     return found | {"seconds": round(perf_counter() - start, 1)}
+
+
+def readable(material: Material, model: Asked, tell: Told) -> Material:
+    """Without the held-out files that cannot be opened, which are told."""
+    kept = []
+    for item in material.held:
+        try:
+            model.medium(item)
+            kept.append(item)
+        except MediaError as error:
+            tell(f"left out: {error}")
+    return replace(material, held=tuple(kept))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

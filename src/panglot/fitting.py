@@ -6,13 +6,15 @@ checkpoint, and is applied to whatever a user gives. Not here: tokens.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from panglot.media import Audio, Image, Media, MediaInfo, Video
+from panglot import media
+from panglot.media import Audio, Image, Media, MediaError, MediaInfo, Video
 from panglot.tokenizers.image import resized
 from panglot.tokenizers.spectrum import BLOCK, RATE, Resampler
 
@@ -55,6 +57,25 @@ class Fit:
         if isinstance(medium, Audio):
             return fitted_sound(medium, self.seconds) if self.seconds else medium
         return self._video(medium) if isinstance(medium, Video) else medium
+
+    def open(self, path: str | os.PathLike[str]) -> Media:
+        """The medium of a file at these sizes; of a video no more is read than is kept. Raises MediaError."""
+        if not self.frames or media.probe(path).modality != "video":
+            return self(media.open(path))
+        frames: list[np.ndarray] = []
+        sounds: list[Audio] = []
+        with media.open_stream(path) as stream:
+            for piece in stream:
+                assert isinstance(piece, Video)
+                frames += [square(frame, self.side) if self.side else frame for frame in piece.frames]
+                sounds += [piece.audio] if piece.audio is not None else []
+                fps = piece.fps
+                if len(frames) >= self.frames * max(1.0, fps / (self.fps or fps)) + 1:
+                    break
+        if not frames:
+            raise MediaError(f"{path}: holds no video; leave it out")
+        audio = Audio(np.concatenate([s.samples for s in sounds]), sounds[0].rate) if sounds else None
+        return self(Video(np.stack(frames), fps, audio))
 
     def info(self, info: MediaInfo) -> MediaInfo:
         """What a medium of this size will be; a size that its file does not tell stays unknown."""

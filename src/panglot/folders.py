@@ -38,6 +38,9 @@ MEDIA = (
 )
 """Suffixes of files that may be media; what they are is told by their content."""
 
+NO_MEDIUM = "is text, no picture, sound or video (a Git LFS pointer, or a failed download?); fetch it again"
+"""What is wrong with a text that has a suffix of MEDIA."""
+
 ABOUT = ("readme", "license", "licence", "attribution")
 """Texts with these names tell about a folder and are no samples of it."""
 
@@ -394,6 +397,7 @@ def _json_rows(data: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _csv_rows(data: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """The same of a table whose first line names its columns; an empty cell is no value."""
     try:
+        csv.field_size_limit(MAX_BYTES)
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
     except UnicodeDecodeError:
         yield 1, "not UTF-8"

@@ -16,7 +16,7 @@ Not here: the network (`panglot.model`), the grammar (`panglot.grammar`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,16 @@ Told = Callable[[int, str, int], None]
 class Panglot:
     """A model with its layout and the sizes of media that it knows."""
 
-    def __init__(self, model: Transformer, layout: Layout, fit: Fit = Fit(), speaks: bool = True):  # noqa: B008 - frozen
-        """speaks: whether the model has learned any text."""
+    def __init__(
+        self,
+        model: Transformer,
+        layout: Layout,
+        fit: Fit = Fit(),  # noqa: B008 - frozen
+        learned: Collection[str] = MEDIA,
+    ):
+        """learned: the modalities that the model has learned."""
         self.model = model.eval().requires_grad_(False)
-        self.layout, self.fit, self.speaks = layout, fit, speaks
+        self.layout, self.fit, self.learned = layout, fit, learned
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Panglot:
@@ -107,11 +113,11 @@ class Panglot:
         try:
             data = extra.get("data", {})
             fit = Fit.from_json(data.get("options", {}).get("fit") or {})
-            speaks = "text" in data.get("tokens", {"text": 0})
+            learned = [name for name in MEDIA if name in data.get("tokens", MEDIA)]
         except (ValueError, TypeError, AttributeError) as fault:
             wrong = f"{folder}: the sizes of its media are damaged ({fault})"
             raise checkpoint.CheckpointError(f"{wrong}; copy or train the checkpoint again") from None
-        return cls(model, Layout.from_json(layout), fit, speaks)
+        return cls(model, Layout.from_json(layout), fit, learned)
 
     def generate(
         self,
@@ -158,10 +164,12 @@ class Panglot:
         wanted = [want] if isinstance(want, str) else list(want or ())
         if unknown := [w for w in wanted if w not in MEDIA]:
             raise GenerateError(f"--want {unknown[0]}: choose among {', '.join(MEDIA)}")
+        if unknown := [w for w in wanted if w not in self.learned]:
+            raise GenerateError(f"--want {unknown[0]}: this model has learned only {', '.join(self.learned)}")
         if not prompts or n < 1:
             return []
         with torch.inference_mode():
-            if settings.words and self.speaks and wanted and wanted[0] != "text":
+            if settings.words and "text" in self.learned and wanted and wanted[0] != "text":
                 self._say(prompts, settings)
             return _Run(self, [p for p in prompts for _ in range(n)], wanted, settings, told).finish()
 

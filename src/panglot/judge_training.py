@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -40,7 +42,7 @@ from panglot.judges import (
     save_judge,
     sound_input,
 )
-from panglot.media import Audio, Image
+from panglot.media import Audio, Image, MediaError
 from panglot.tokenizers import tokenizer
 from panglot.train import Schedule, fit
 
@@ -56,6 +58,7 @@ STEPS = {"picture": 2400, "sound": 2000, "scene": 700}
 ROWS = 40
 
 Told = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,27 @@ def _chosen(count: int, seed: int) -> set[int]:
     return set(np.random.default_rng([seed, count]).permutation(count)[: -(-count // CODED)].tolist())
 
 
+def _readable(found: Sequence[Item], read: Callable[[int, Item], T]) -> Iterator[tuple[Item, T]]:
+    """Each item with what is read of it. What cannot be read is told and left out. Raises JudgeError if nothing can."""
+    kept = 0
+    for number, item in enumerate(found):
+        try:
+            made = read(number, item)
+        except MediaError as error:
+            print(f"panglot: left out: {error}", file=sys.stderr)
+            continue
+        kept += 1
+        yield item, made
+    if not kept:
+        raise JudgeError(f"{found[0].path.parent}: none of {len(found):,} media can be read; copy them again")
+
+
 def _picture_material(wanted: Sequence[Item], seed: int) -> Material:
     """Pictures, and frames of videos."""
     inputs, pairs = [], []
     coded, rng = _chosen(len(wanted), seed), np.random.default_rng(seed)
-    for number, item in enumerate(wanted):
-        for frames in _pictures(item, number in coded, rng):
+    for item, shown in _readable(wanted, lambda number, item: _pictures(item, number in coded, rng)):
+        for frames in shown:
             inputs += [picture_input(frame) for frame in frames]
             pairs += [item.pair] * len(frames)
     return _by_label(inputs, pairs)
@@ -195,10 +213,14 @@ def _pictures(item: Item, coded: bool, rng: np.random.Generator) -> list[list[np
 def _sound_material(wanted: Sequence[Item], seed: int) -> Material:
     inputs, pairs = [], []
     coded, rng, coder = _chosen(len(wanted), seed), np.random.default_rng(seed), tokenizer("audio")
-    for number, item in enumerate(wanted):
-        sounds: list[Audio] = [item.open()]
+
+    def heard(number: int, item: Item) -> list[Audio]:
+        sounds = [item.open()]
         if number in coded:
             sounds.append(coder.decode(coder.encode(sounds[0], depth=int(rng.integers(2, 5)))))
+        return sounds
+
+    for item, sounds in _readable(wanted, heard):
         inputs += [sound_input(sound) for sound in sounds]
         pairs += [item.pair] * len(sounds)
     return _by_label(inputs, pairs)
@@ -216,9 +238,9 @@ def _scene_material(wanted: Sequence[Item], seed: int) -> Material:
     words = {a: sorted({v for i in wanted if (v := value(i, a))}) for a in LEARNED}
     inputs, targets = [], []
     coded, rng = _chosen(len(wanted), seed), np.random.default_rng(seed)
-    for number, item in enumerate(wanted):
+    for item, shown in _readable(wanted, lambda number, item: _pictures(item, number in coded, rng)):
         target = [words[a].index(v) if (v := value(item, a)) else -1 for a in LEARNED if words[a]]
-        for frames in _pictures(item, number in coded, rng):
+        for frames in shown:
             inputs += [picture_input(frame) for frame in frames]
             targets += [target] * len(frames)
     labels = tuple((a, word) for a in LEARNED for word in words[a])
@@ -233,9 +255,8 @@ def value(item: Item, attribute: str) -> str:
 def _means(scenes: Sequence[Item]) -> dict[str, dict[str, list[float]]]:
     """For each measured attribute, the mean of what is measured, for each of its values."""
     points: dict[str, dict[str, list[np.ndarray]]] = {}
-    for item in scenes:
+    for item, medium in _readable(scenes, lambda number, item: item.open()):
         told = [a for a in ATTRIBUTES if a not in LEARNED and value(item, a)]
-        medium = item.open()
         frames = [picture_input(f) for f in ([medium.pixels] if isinstance(medium, Image) else medium.frames)]
         for attribute in told:
             points.setdefault(attribute, {}).setdefault(value(item, attribute), []).append(measured(attribute, frames))

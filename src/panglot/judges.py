@@ -57,6 +57,9 @@ STANDS_OUT = 0.2
 
 NAMES = ("picture", "sound", "scene")
 
+EITHER = (".gif", ".webp", ".avif", ".ogg", ".webm")
+"""Suffixes of files that may be of one modality or another."""
+
 Pair = tuple[str, str]
 """A concept, and the kind of medium that shows it."""
 
@@ -105,9 +108,13 @@ def items(folder: Path) -> list[Item]:
         head, _, rest = sample.name.partition("/")
         name, kind = head if rest else "", sample.kind or ""
         for path in sample.files:
-            alike = name, kind, path.suffix.lower()
+            suffix = path.suffix.lower()
+            alike = name, kind, str(path) if suffix in EITHER else suffix
             if alike not in modalities:  # by content, once for all files of a set that have the same suffix
-                modalities[alike] = media.probe(path).modality
+                try:
+                    modalities[alike] = media.probe(path).modality
+                except media.MediaError:
+                    continue  # the next may be whole
             concept = str(sample.row.get("concept") or sample.text)
             out.append(Item(path, modalities[alike], name, kind, sample.text, concept, sample.row))
     if not out:

@@ -4,7 +4,7 @@ Segments of one group are about the same thing (the word "dog", photos, barks, c
 a segment is drawn, another of its group is put before or behind it, so every medium is learned from every other. Most
 samples are requests: `<ask>` what is given `<give>` what is wanted, for which what is given is first said in words.
 Kinds of segments (a modality, and how it shows the thing) are drawn by the square root of how many there are, groups
-within a kind alike.
+within a kind alike; of texts only those that are about no medium.
 
 A batch is a pure function of (seed, step). Rows are filled with whole samples, none is cut.
 Not here: reading shards (`panglot.shards`), what is learned from a batch (`panglot.learning`).
@@ -111,10 +111,15 @@ class Mixer:
         for kind, groups in self._index.items():
             for group in groups:
                 self._of_group.setdefault(group, []).append(kind)
-        media = [k for k in self._index if s.kinds[k][0] != "text"] or list(self._index)
-        sizes = np.array([sum(len(m) for m in self._index[k].values()) for k in media], float)
-        self._media, self._share = media, np.sqrt(sizes) / np.sqrt(sizes).sum()
-        self._groups = {kind: list(groups) for kind, groups in self._index.items()}
+        shown = {g for kind, groups in self._index.items() if s.kinds[kind][0] != "text" for g in groups}
+        # A text of media comes with them; one that is alone is drawn itself.
+        self._groups = {
+            kind: [g for g in groups if s.kinds[kind][0] != "text" or g not in shown]
+            for kind, groups in self._index.items()
+        }
+        drawn = [kind for kind, groups in self._groups.items() if groups]
+        sizes = np.array([sum(len(self._index[k][g]) for g in self._groups[k]) for k in drawn], float)
+        self._drawn_kinds, self._share = drawn, np.sqrt(sizes) / np.sqrt(sizes).sum()
         self._rows_of = {
             (kind, group): list(media.values())
             for kind, groups in self._index.items()
@@ -191,7 +196,7 @@ class Mixer:
     def _drawn(self, rng: np.random.Generator) -> list[int]:
         """Rows of the segments of one sample, in the order in which they stand."""
         kinds = self.segments.kinds
-        kind = self._media[int(rng.choice(len(self._media), p=self._share))]
+        kind = self._drawn_kinds[int(rng.choice(len(self._drawn_kinds), p=self._share))]
         group = self._groups[kind][int(rng.integers(len(self._groups[kind])))]
         parts = [self._row(rng, kind, group)]
         others = [k for k in self._of_group[group] if k != kind or len(self._rows_of[k, group]) > 1]

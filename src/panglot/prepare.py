@@ -16,6 +16,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -52,6 +53,8 @@ WEIGHTS = {m: "text.json" if m == "text" else f"{m}.safetensors" for m in MODALI
 
 CHUNK_BYTES = 2**24
 """What a shard is made from, at most, unless a single sample is larger; and see `shards.samples_a_shard`."""
+
+OURS = re.compile(r"shard-\d{5}\.parquet|\.(shard-\d{5}\.parquet|manifest\.json)\.\d+\.tmp")
 
 Progress = Callable[[float], None]
 
@@ -214,7 +217,7 @@ def _begin(out: Path, folders: Sequence[Path], begun: Manifest) -> None:
                 said = name.replace("_", "-")
                 raise ShardError(f"{out}: was made with {said} {was}, not {value}; delete it, or choose another folder")
     elif out.exists():
-        other = [f.name for f in sorted(out.iterdir()) if not (f.match("shard-*.parquet") or f.match(".*.tmp"))]
+        other = [f.name for f in sorted(out.iterdir()) if not _is_ours(f)]
         if other:
             raise ShardError(f"{out}: holds other things ({other[0]}); choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -223,9 +226,14 @@ def _begin(out: Path, folders: Sequence[Path], begun: Manifest) -> None:
 
 def _tidy(out: Path, wanted: set[str]) -> None:
     """Remove shards of an earlier, longer list of samples, and what a killed run left half-written."""
-    for path in [*out.glob("shard-*.parquet"), *out.glob(".*.tmp")]:
-        if path.name not in wanted:
+    for path in list(out.iterdir()):
+        if path.name not in wanted and path.name != MANIFEST and _is_ours(path):
             path.unlink(missing_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `prepare` gives files such names; other tools have shards of theirs, which are not to be touched."""
+    return OURS.fullmatch(path.name) is not None
 
 
 def _here(job: _Job, chunks: Sequence[_Chunk], tell: Progress) -> list[_Done]:

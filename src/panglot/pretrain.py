@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from panglot.learning import Learner, loss
 from panglot.media import Text
 from panglot.mixing import MODALITIES, Batch, Mixer, Segments
 from panglot.model import ModelConfig, Transformer
-from panglot.shards import Shards, open_shards
+from panglot.shards import ShardError, Shards, open_shards
 from panglot.stream import pack_segment
 from panglot.tokenizers import tokenizer
 from panglot.train import Schedule, TrainError, fit
@@ -60,14 +61,13 @@ def segments(shards: Shards, split: str) -> Segments:
     """The rows of one split ("train" or "held") as the mixer wants them."""
     rows = np.flatnonzero(shards.rows.split.where(split))
     lengths = shards.lengths[rows]
-    starts = np.repeat(shards.offsets[:-1][rows], lengths)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     pairs = np.stack([shards.rows.modality.codes[rows], shards.rows.kind.codes[rows]], 1)
     found, kind = np.unique(pairs, axis=0, return_inverse=True)
     names = [(shards.rows.modality.names[m], shards.rows.kind.names[k]) for m, k in found]
     medium = shards.rows.sample[rows] * 1024 + shards.rows.part[rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Segments(shards.ids[starts + within], offsets, shards.rows.group.codes[rows], kind.ravel(), medium, names)
+    ids = shards.ids[np.repeat(shards.rows.split.where(split), shards.lengths)]
+    return Segments(ids, offsets, shards.rows.group.codes[rows], kind.ravel(), medium, names)
 
 
 def told(found: Segments, layout: Layout) -> dict[int, np.ndarray]:
@@ -86,14 +86,16 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
     Raises ShardError or LayoutError for data that cannot be used, TrainError for a run of other options.
     """
     shards = open_shards(folder)
+    installed = checkpoint.fingerprints()
+    if other := [name for name, print_ in shards.manifest.tokenizers.items() if installed.get(name) != print_]:
+        raise ShardError(f"{folder}: prepared with other tokenizers ({', '.join(other)}); prepare it again")
     layout = Layout.from_json(shards.manifest.layout)
     if layout.size != shards.manifest.vocabulary:
         raise LayoutError(f"{folder}: its manifest says {shards.manifest.vocabulary} ids, its layout {layout.size}")
     data = segments(shards, "train")
     if not len(data.group):
         raise TrainError(f"{folder}: has no rows to train on; prepare it with a smaller --held, or --held 0")
-    if np.diff(data.offsets).min() > options.length // 2:
-        raise TrainError(f"{folder}: no row is as short as half of --length {options.length}; choose a longer one")
+    _tell_too_long(data, options.length // 2)
     config = ModelConfig.sized(options.size, layout.size)
     if options.length > config.positions:
         raise TrainError(f"--length {options.length}: the model has {config.positions} positions; choose a shorter one")
@@ -122,6 +124,20 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
     export(learner, run / "model", {"data": data_card(shards), "options": vars(options)})
     plot(run / "log.jsonl", run / "loss.png")
     return run / "model"
+
+
+def _tell_too_long(data: Segments, limit: int) -> None:
+    """Say on standard error what is not learned for its length. Raises TrainError where that is all of a modality."""
+    lengths, modality = np.diff(data.offsets), np.array([name for name, _ in data.kinds])[data.kind]
+    for name in MODALITIES:
+        own = lengths[modality == name]
+        long = int((own > limit).sum())
+        if long and long == len(own):
+            remedy = f"choose {2 * int(own.min())} at least, or prepare smaller media"
+            raise TrainError(f"no {name} is as short as half of --length {2 * limit}; {remedy}")
+        if long:
+            told = f"{long:,} of {len(own):,} segments of {name} are longer than half of --length: not learned"
+            print(f"panglot: {told}", file=sys.stderr)
 
 
 def _begin(learner: Learner, folder: Path) -> None:
@@ -185,8 +201,17 @@ def _same_run(run: Path, shards: Shards, options: TrainOptions) -> None:
     said = {"options": vars(options), "layout": shards.manifest.layout}
     said |= {"data": [shard.sha256 for shard in shards.manifest.shards]}
     if path.exists():
-        if json.loads(path.read_text("utf-8")) != said:
-            raise TrainError(f"{run}: holds a run of other options, layout or data; choose another folder")
+        try:
+            before = json.loads(path.read_text("utf-8"))
+            options_before = dict(before["options"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainError(f"{path}: is not of a training run, or damaged ({error}); choose another folder") from None
+        for name, value in said["options"].items():
+            if options_before.get(name) != value:
+                was = options_before.get(name)
+                raise TrainError(f"{run}: holds a run with {name} {was}, not {value}; choose another folder")
+        if before != json.loads(json.dumps(said)):
+            raise TrainError(f"{run}: holds a run of another layout or other data; choose another folder")
         return
     run.mkdir(parents=True, exist_ok=True)
     temporary.write_text(json.dumps(said), "utf-8")

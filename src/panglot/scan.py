@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from panglot import media
-from panglot.folders import Sample, Skipped, find
+from panglot.folders import MEDIA, NO_MEDIUM, Sample, Skipped, find
 from panglot.media import MediaError, MediaInfo, Text
 from panglot.shards import samples_a_shard
 from panglot.tokenizers import MODALITIES, tokenizer
@@ -180,7 +180,8 @@ def _add(counts: Counts, name: str, n: int) -> None:
 def _probed(path: Path) -> MediaInfo | str:
     """What a file is, or what is wrong with it."""
     try:
-        return media.probe(path)
+        info = media.probe(path)
+        return NO_MEDIUM if info.modality == "text" and path.suffix.lower() in MEDIA else info
     except (MediaError, OSError) as error:
         return fault(error, path)
     except MemoryError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -90,7 +92,8 @@ def fit(
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with ThreadPoolExecutor(1) as ahead, Progress(*columns) as progress, log:
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(1) as ahead, Progress(*columns, console=console) as progress, log:
         task = progress.add_task("training", total=schedule.steps, completed=start, figures="")
         future = ahead.submit(batch, start)
         mean: dict[str, float] = {}
@@ -115,6 +118,8 @@ def fit(
                         row |= {f"held_out_{k}": round(v, 4) for k, v in evaluate(model).items()}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
+                if save and not console.is_terminal:  # where a bar cannot be seen
+                    print(f"step {step + 1} of {schedule.steps}: loss {mean.get('loss', 0):.3f}", file=sys.stderr)
     return model
 
 
@@ -138,10 +143,19 @@ def _step(model, data, loss, opts, schedule: Schedule, step: int) -> Mapping[str
 
 def _open_log(path: Path, start: int):
     """The log, opened for appending after the rows before `start` (rows after a checkpoint are run again)."""
-    rows = path.read_text().splitlines() if path.exists() else []
-    kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= start]  # the last may be cut short
-    path.write_text("".join(row + "\n" for row in kept))
+    rows = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(row + "\n" for row in rows if 0 <= _step_of(row) <= start))
+    os.replace(temporary, path)
     return path.open("a")
+
+
+def _step_of(row: str) -> int:
+    """The step of a row of the log; -1 for one that was cut short."""
+    try:
+        return int(json.loads(row)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
 def _state(model: nn.Module, opts) -> dict[str, Tensor]:
@@ -156,8 +170,15 @@ def _state(model: nn.Module, opts) -> dict[str, Tensor]:
 def _save(model, opts, schedule: Schedule, step: int, run: Path) -> None:
     temporary = run / "checkpoint.tmp"
     metadata = {"step": str(step), "schedule": json.dumps(asdict(schedule))}
-    save_file(_state(model, opts), temporary, metadata=metadata)
-    os.replace(temporary, run / "checkpoint.safetensors")
+    try:
+        save_file(_state(model, opts), temporary, metadata=metadata)
+        os.replace(temporary, run / "checkpoint.safetensors")
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        remedy = "make room, and run the same again: it goes on from the last checkpoint"
+        raise TrainError(f"{run}: cannot be written ({reason}); {remedy}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _resume(model, opts, schedule: Schedule, run: Path) -> int:

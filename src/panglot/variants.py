@@ -28,7 +28,7 @@ from panglot._source import identify
 from panglot.convert import OptionError
 from panglot.detail import ImagePlan
 from panglot.fitting import Fit
-from panglot.folders import Sample, Skipped
+from panglot.folders import MEDIA, NO_MEDIUM, Sample, Skipped
 from panglot.layout import Layout
 from panglot.media import Image, MediaError, MediaInfo, Text
 from panglot.shards import Segment
@@ -189,6 +189,8 @@ class Encoder:
             if info.modality == "image":
                 return self._image(path, info, rng)
         if kind == "text":
+            if path.suffix.lower() in MEDIA:
+                raise MediaError(f"{path}: {NO_MEDIUM}")
             if path.stat().st_size > LONGEST_TOKEN * self.options.max_tokens:
                 raise _TooLong
             text = media.open(path)
@@ -240,7 +242,7 @@ class Encoder:
     def _whole(self, path: Path) -> Codes:
         """A sound or video at its greatest depth: in one piece where it is short, as most are that are not too long."""
         if self.options.fit != Fit():
-            medium = self.options.fit(media.open(path))
+            medium = self.options.fit.open(path)
             options = {"depth": self.options.depths(medium.modality)[0]}
             if medium.modality == "video":
                 options |= {"stride": self.options.video_stride, "keyframe": self.options.stride}
