@@ -168,9 +168,9 @@ class Asked(Panglot):
         if item.modality == "text":
             return item.text
         if item.path not in self._media:
-            # At the size that is read, where a second fitting changes nothing.
-            still = item.modality != "audio"
-            self._media[item.path] = self.fit.open(item.path) if still else open_media(item.path)
+            # Pictures and videos at the size that is read: whole ones would fill the memory.
+            small = item.modality != "audio"
+            self._media[item.path] = self.fit.open(item.path) if small else open_media(item.path)
         return self._media[item.path]
 
     def encoded(self, medium: Media | str) -> Codes:

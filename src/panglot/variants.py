@@ -299,7 +299,10 @@ def shallower(codes: Codes, depth: int) -> Codes:
 
 
 def coarser(codes: Codes, stride: int) -> Codes:
-    """The same video with keyframes that have no level finer than `stride`."""
+    """The same video with keyframes that have no level finer than `stride`.
+
+    Changes stay as they were coded, behind the finer keyframes, which costs little (`docs/log.md`).
+    """
 
     def cut(child: Codes) -> Codes:
         if child.modality != "image":
