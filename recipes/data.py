@@ -161,21 +161,30 @@ def sounds(data: Path, rate: int) -> dict[str, list[np.ndarray]]:
     return out
 
 
+def faster(sound: np.ndarray, pace: float) -> np.ndarray:
+    """A sound int16 [T] played at another pace and pitch; read between samples in straight lines, which is enough to
+    learn from."""
+    return np.interp(np.arange(0, len(sound) - 1, pace), np.arange(len(sound)), sound).astype(np.int16)
+
+
 class SoundBatches:
     """Batches of random stretches of sound, a pure function of (seed, step)."""
 
-    def __init__(self, sets: dict[str, list[np.ndarray]], length: int, batch: int, seed: int):
+    def __init__(self, sets: dict[str, list[np.ndarray]], length: int, batch: int, seed: int, pitch: bool = False):
         self.names = list(SOUNDS)
         self.weights = np.array([SOUNDS[n] for n in self.names]) / sum(SOUNDS.values())
-        self.sets, self.length, self.batch, self.seed = sets, length, batch, seed
+        self.sets, self.length, self.batch, self.seed, self.pitch = sets, length, batch, seed, pitch
 
     def __call__(self, step: int) -> np.ndarray:
-        """float32 [batch, length]: louder or quieter at random, short sounds at a random place in silence."""
+        """float32 [batch, length]: louder or quieter at random, short sounds at a random place in silence; with `pitch`
+        every second one faster or slower, by half an octave at most."""
         rng = np.random.default_rng([self.seed, step])
         out = np.zeros((self.batch, self.length), np.float32)
         for row in out:
             sounds = self.sets[self.names[int(rng.choice(len(self.names), p=self.weights))]]
             sound = sounds[int(rng.integers(len(sounds)))]
+            if self.pitch and rng.random() < 0.5:
+                sound = faster(sound, 2 ** rng.uniform(-0.5, 0.5))
             gain = 10 ** (rng.uniform(-20, 6) / 20) / 32767
             at = int(rng.integers(-(self.length // 4), max(1, len(sound) - self.length * 3 // 4)))
             piece = sound[max(0, at) : at + self.length]

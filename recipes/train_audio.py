@@ -110,12 +110,20 @@ def trained(weights: Path, floor: float) -> SpectrumCodec:
     return model
 
 
+def keep_codes(model: SpectrumCodec) -> None:
+    """Leave everything that a code depends on as it is, so that only what is decoded from it can change."""
+    fixed = [model.encoder_in, model.encoder, *(m for s in model.nested for m in (s.analysis, s.synthesis, s.head))]
+    for module in fixed:
+        module.requires_grad_(False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, default=Path(".cache/audio"))
     parser.add_argument("--out", type=Path, default=Path("src/panglot/assets/audio.safetensors"))
     parser.add_argument("--init", type=Path, help="go on from these weights instead of the linear optimum")
+    parser.add_argument("--decoder", action="store_true", help="train the decoder alone: codes stay as they are")
     parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--batch", type=int, default=24)
@@ -126,7 +134,9 @@ def main() -> None:
     torch.manual_seed(0)
     sets = sounds(args.data, sp.RATE)
     model = trained(args.init, args.floor) if args.init else linear_start(sets, args.floor)
-    batches = SoundBatches(sets, LENGTH, args.batch, seed=2)
+    if args.decoder:
+        keep_codes(model)
+    batches = SoundBatches(sets, LENGTH, args.batch, seed=2, pitch=True)
     fit(model, batches, Loss(args.floor), Schedule(steps=args.steps, lr=args.lr, checkpoint_every=250), args.run)
     save_weights(model, model.config.to_dict(), args.out)
 

@@ -19,11 +19,11 @@ from scenes import COLOURS, COUNTS, OBJECTS, Scene, grid
 from panglot.media import Image
 
 SIDE = 64
-EMOJI_TRAIN, EMOJI_HELD = 20, 3
+EMOJI_TRAIN, EMOJI_HELD, EMOJI_ELSEWHERE = 20, 3, 12
 PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 320, 8
 HAND_VARIANTS = 3
 DIGITS_TRAIN, DIGITS_HELD = 100, 10
-SCENES_TRAIN, SCENES_OTHERS = 4, 10
+SCENES_TRAIN, SCENES_OTHERS = 10, 10
 OBJECT = 48
 """Pixels of the object of a scene, and the smallest emoji."""
 
@@ -49,10 +49,15 @@ GROUNDS = ((205, 225, 250), (250, 240, 200), (215, 215, 215))
 """Pale blue, pale yellow, grey: what is random about a ground is learned at the cost of what stands on it. None is a
 colour of the scenes, or a clip on it would be taken for one."""
 
+STRONG = ((236, 132, 40), (122, 66, 168), (118, 74, 44), (24, 128, 130))
+"""Orange, purple, brown, teal: grounds of the emoji that stand elsewhere. As strong as those of the scenes and none of
+them, so that a drawing is known on any ground."""
 
-def ground(rng: Generator) -> Pillow.Image:
+
+def ground(rng: Generator, colours: Sequence[Colour] = GROUNDS) -> Pillow.Image:
     """A plain ground."""
-    return Pillow.new("RGB", (SIDE, SIDE), GROUNDS[int(rng.integers(len(GROUNDS)))])
+    r, g, b = colours[int(rng.integers(len(colours)))]
+    return Pillow.new("RGB", (SIDE, SIDE), (r, g, b))
 
 
 def near(rgb: Colour, rng: Generator, jitter: int = 8) -> tuple[int, int, int]:
@@ -80,6 +85,15 @@ def emoji(path: Path, rng: Generator) -> Image:
     canvas = ground(rng)
     size = int(rng.integers(OBJECT, 63))
     x, y = (SIDE - size) / 2 + rng.uniform(-2, 2, 2)
+    paste(canvas, stamp(path, size), x, y)
+    return Image(np.asarray(canvas))
+
+
+def emoji_elsewhere(path: Path, rng: Generator) -> Image:
+    """One emoji, 48 to 55 pixels large, anywhere on a strong or a plain ground."""
+    canvas = ground(rng, STRONG + GROUNDS)
+    size = int(rng.integers(OBJECT, 56))
+    x, y = (SIDE - size) * rng.random(2)
     paste(canvas, stamp(path, size), x, y)
     return Image(np.asarray(canvas))
 
@@ -131,15 +145,15 @@ def emoji_path(data: Path, concept: Concept, style: str) -> Path:
 
 
 def plan_emoji(data: Path, split: str) -> Iterator[Item]:
-    """Every concept in each style."""
+    """Every concept in each style, in training also where scenes have their objects and on strong grounds."""
     for concept in CONCEPTS:
         if concept.emoji is None:
             continue
         for style in concept.styles:
-            for n in range(EMOJI_TRAIN if split == "train" else EMOJI_HELD):
+            for n in range(EMOJI_TRAIN + EMOJI_ELSEWHERE if split == "train" else EMOJI_HELD):
                 row = {"text": concept.word, "kind": "draw it", "source": f"{style} {concept.emoji}"}
                 row |= {"concept": concept.word, "style": style}
-                make = partial(emoji, emoji_path(data, concept, style))
+                make = partial(emoji if n < EMOJI_TRAIN else emoji_elsewhere, emoji_path(data, concept, style))
                 yield Item(f"{split}/emoji/{slug(concept.word)}/{style}_{n:02}.png", row, make)
 
 
