@@ -3,8 +3,8 @@
 Segments of one group are about the same thing (the word "dog", photos, barks, clips). A sample is made anew each time:
 a segment is drawn, another of its group is put before or behind it, so every medium is learned from every other. Most
 samples are requests: `<ask>` what is given `<give>` what is wanted, for which what is given is first said in words.
-Kinds of segments (a modality, and how it shows the thing) are drawn by the square root of how many there are, groups
-within a kind alike; of texts only those that are about no medium.
+Kinds of segments (a modality, and how it shows the thing) are drawn by the square root of how many there are, and so are
+the groups within a kind; of texts only those that are about no medium.
 
 A batch is a pure function of (seed, step). Rows are filled with whole samples, none is cut.
 Not here: reading shards (`panglot.shards`), what is learned from a batch (`panglot.learning`).
@@ -117,9 +117,10 @@ class Mixer:
             kind: [g for g in groups if s.kinds[kind][0] != "text" or g not in shown]
             for kind, groups in self._index.items()
         }
-        drawn = [kind for kind, groups in self._groups.items() if groups]
-        sizes = np.array([sum(len(self._index[k][g]) for g in self._groups[k]) for k in drawn], float)
-        self._drawn_kinds, self._share = drawn, np.sqrt(sizes) / np.sqrt(sizes).sum()
+        self._drawn_kinds = [kind for kind, groups in self._groups.items() if groups]
+        media = {k: np.array([len(self._index[k][g]) for g in self._groups[k]]) for k in self._drawn_kinds}
+        self._share = _root_share(np.array([media[k].sum() for k in self._drawn_kinds]))
+        self._reach = {k: np.cumsum(_root_share(media[k])[:-1]) for k in self._drawn_kinds}
         self._rows_of = {
             (kind, group): list(media.values())
             for kind, groups in self._index.items()
@@ -197,7 +198,7 @@ class Mixer:
         """Rows of the segments of one sample, in the order in which they stand."""
         kinds = self.segments.kinds
         kind = self._drawn_kinds[int(rng.choice(len(self._drawn_kinds), p=self._share))]
-        group = self._groups[kind][int(rng.integers(len(self._groups[kind])))]
+        group = self._groups[kind][int(np.searchsorted(self._reach[kind], rng.random(), "right"))]
         parts = [self._row(rng, kind, group)]
         others = [k for k in self._of_group[group] if k != kind or len(self._rows_of[k, group]) > 1]
         text = [k for k in others if kinds[k][0] == "text"]
@@ -227,6 +228,11 @@ class Mixer:
             return int(rows[0])
         share = self._lengths[rows] ** -0.5
         return int(rng.choice(rows, p=share / share.sum()))
+
+
+def _root_share(counts: np.ndarray) -> np.ndarray:
+    """Probabilities by the square root of counts."""
+    return np.sqrt(counts) / np.sqrt(counts).sum()
 
 
 def _runs(rows: np.ndarray, values: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024): momentum made orthogonal by Newton-Schulz iterations, for the matrices of a transformer.
 
 `torch.optim.Muon` iterates in bfloat16, which takes many times as long as float32 on processors without it, and one
-matrix at a time. Here matrices of one shape are one batch, in float32 on a CPU and bfloat16 elsewhere. Updates are
+matrix at a time. Here matrices of one shape are one batch, in float32 on a CPU without it. Updates are
 scaled to the size that AdamW's have (Liu et al. 2025, arXiv 2502.16982), so both take the same learning rates.
 
 Not here: embeddings, vectors and convolutions, which AdamW trains.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -48,12 +49,21 @@ class Muon(torch.optim.Optimizer):
                     p.sub_(update.to(p.dtype), alpha=scale)
 
 
+@cache
+def computes_bfloat16(device: str) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32: on GPUs, and on CPUs with instructions for it."""
+    if device != "cpu":
+        return True
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def orthogonal(x: Tensor) -> Tensor:
     """Matrices [N, a, b] with their singular values brought near 1."""
     a, b, c = COEFFICIENTS
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
-    x = x.float() if x.device.type == "cpu" else x.bfloat16()
+    x = x.bfloat16() if computes_bfloat16(x.device.type) else x.float()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT

@@ -5,7 +5,8 @@
     RUN/model/                   the model so far, as a stock Qwen3 checkpoint (`panglot.checkpoint`)
 
 The loop is `panglot.train.fit`, the same that trains tokenizers. On a GPU, where there is one, it runs in bfloat16 and
-compiled, with the same command. Not here: batches (`mixing`), what is learned (`learning`), the data set (`shards`).
+compiled, with the same command; a processor with instructions for bfloat16 computes in that, too. Not here: batches
+(`mixing`), what is learned (`learning`), the data set (`shards`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from panglot.learning import Learner, loss
 from panglot.media import Text
 from panglot.mixing import MODALITIES, Batch, Mixer, Segments
 from panglot.model import ModelConfig, Transformer
+from panglot.muon import computes_bfloat16
 from panglot.shards import ShardError, Shards, open_shards
 from panglot.stream import pack_segment
 from panglot.tokenizers import tokenizer
@@ -34,6 +36,8 @@ from panglot.train import Schedule, TrainError, fit
 
 RATES = {"mini": 2e-3, "small": 1.2e-3, "base": 7e-4}
 """The highest learning rate of each size."""
+
+WEIGHT_DECAY = 0.1
 
 HELD_OUT = 4
 """Batches on which the held-out loss is measured."""
@@ -108,7 +112,12 @@ def train(folder: Path, run: Path, options: TrainOptions) -> Path:
     learner = learner.to(device)
     lr = options.lr or RATES[options.size]
     schedule = Schedule(
-        options.steps, lr, lr if options.muon else 0.0, checkpoint_every=options.checkpoint_every, seed=options.seed
+        steps=options.steps,
+        lr=lr,
+        muon_lr=lr if options.muon else 0.0,
+        weight_decay=WEIGHT_DECAY,
+        checkpoint_every=options.checkpoint_every,
+        seed=options.seed,
     )
     if device == "cuda":
         learner.model.compile()
@@ -154,10 +163,10 @@ def _begin(learner: Learner, folder: Path) -> None:
 
 
 def _on(device: str):
-    """The loss, under bfloat16 autocast on a GPU."""
+    """The loss, under bfloat16 autocast where the hardware computes in it."""
 
     def run(model: Any, batch: Batch, step: int):
-        with torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext():
+        with torch.autocast(device, torch.bfloat16) if computes_bfloat16(device) else nullcontext():
             return loss(model, batch, step)
 
     return run

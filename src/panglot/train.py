@@ -64,7 +64,8 @@ def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimiz
     if matrices:
         made.append(Muon(matrices, lr=schedule.muon_lr, weight_decay=schedule.weight_decay))
     if rest:
-        made.append(torch.optim.AdamW(rest, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=schedule.weight_decay))
+        decay = schedule.weight_decay
+        made.append(torch.optim.AdamW(rest, lr=schedule.lr, betas=(0.9, 0.98), weight_decay=decay, fused=True))
     return made
 
 
