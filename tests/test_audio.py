@@ -135,3 +135,9 @@ def test_wrong_spans_are_refused(fault):
     bad = Codes("audio", whole.header, {}, (Codes("span", {}, child),))
     with pytest.raises(CodesError, match=fault):
         tok.decode(bad)
+
+
+@pytest.mark.parametrize("rate", [(1 << 62) + 1, 99_999_989])
+def test_a_rate_beyond_reason_is_refused(rate):
+    with pytest.raises(CodesError, match="over the limit of 768000 Hz"):
+        tokenizer("audio").decode(Codes("audio", {"samples": 0, "rate": rate}, {"audio/1": np.zeros(0, np.int32)}))

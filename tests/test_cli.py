@@ -381,3 +381,32 @@ def test_the_demo_files_are_small_and_credited():
     assert sum((DEMO / name).stat().st_size for name in asked) < 100_000
     assert all(f"`{name}`" in credits for name in names)
     assert sum((DEMO / name).stat().st_size for name in names) < 1_000_000
+
+
+def test_a_name_that_failed_is_free(panglot_, files):
+    """What could not be read has written nothing that another file of that name would overwrite."""
+    Path("a.jpg").write_bytes(b"\xff\xd8\xff broken")
+    some_image(8, 8).save("a.png")
+    code, _, err = panglot_("encode", "a.jpg", "a.png", "-o", "tokens/")
+    assert (code, err.count("\n")) == (2, 1)
+    assert [c.modality for c in convert.read_tokens("tokens/a.pgt")] == ["image"]
+
+
+def test_a_folder_may_have_a_version(panglot_, files):
+    assert panglot_("encode", "text.txt", "-o", "results-1.0/")[0] == 0
+    assert listing("results-1.0") == {"text.pgt"}
+
+
+def test_a_budget_says_that_it_needs_the_whole(panglot_, files, monkeypatch):
+    monkeypatch.setattr("panglot._limits.MAX_SECONDS", 0.1)
+    refused(panglot_("encode", "film.mp4", "--tokens", "500", "-o", "v.pgt"), "film.mp4", "leave the budget out")
+
+
+@pytest.mark.parametrize("psnr", ["10000", "0", "-3", "nan"])
+def test_no_such_quality(panglot_, files, psnr):
+    refused(panglot_("encode", "photo.png", "--psnr", psnr, "-o", "i.pgt"), "--psnr", "up to 200")
+
+
+def test_a_name_too_long_is_told_as_it_was_given(panglot_, files):
+    name = "n" * 246 + ".pgt"
+    refused(panglot_("encode", "text.txt", "-o", name), name)

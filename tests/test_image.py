@@ -125,3 +125,10 @@ def test_tiles_cover_a_picture_once_within_the_window(height, width):
 )
 def test_as_few_tiles_as_fit(size, count):
     assert len(list(module._tiles(*size))) == len(list(module._tiles(*size[::-1]))) == count
+
+
+def test_a_coded_size_beyond_reason_is_refused():
+    head = {"height": 32, "width": 32, "coded_height": 60_000, "coded_width": 60_000}
+    codes = Codes("image", head, {"image/32": np.full((1875, 1875), -1, np.int32)})
+    with pytest.raises(CodesError, match="60000 x 60000 is over the limit"):
+        tokenizer("image").decode(codes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -582,3 +583,78 @@ def test_a_crashing_decoder_ends_as_an_error(tmp_path, monkeypatch):
 def test_importing_media_is_light():
     code = "import sys, panglot.media; print(*{'torch', 'av', 'PIL', 'soundfile', 'soxr'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_damage_in_a_png_is_seen():
+    """Pillow's reader of EXIF data decodes a PNG on the way and keeps the faults to itself."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(MediaError, match="damaged image"):
+        media.open(bytes(data))
+
+
+def test_a_probe_decodes_no_picture(monkeypatch):
+    buffer = io.BytesIO()
+    Pillow.new("RGB", (80, 60)).save(buffer, "PNG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    info = media.probe(buffer.getvalue())
+    assert (info.height, info.width) == (60, 80)
+
+
+def test_the_decoder_of_tiff_runs_no_code_of_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "tempfile.py").write_text("open('was here', 'w').close()")
+    Pillow.new("RGB", (20, 10), "red").save(tmp_path / "t.tif")
+    monkeypatch.chdir(tmp_path)
+    assert media.open("t.tif").pixels.shape == (10, 20, 3)
+    assert not (tmp_path / "was here").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The free software movement", "The wide river", "Can skip this", "ID3 tags are stored", "A - moov", "I saw mdat"],
+)
+def test_text_that_begins_like_media_is_text(text):
+    assert media.open(text.encode()) == Text(text)
+
+
+def test_a_picture_shown_for_hours_is_refused():
+    buffer = io.BytesIO()
+    frames = [Pillow.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=[11, 16_777_215], lossless=True)
+    with pytest.raises(MediaError, match="one picture for over 3600 s"):
+        media.open(buffer.getvalue())
+
+
+def test_rates_that_cannot_be(tmp_path):
+    video = Video(levels(4), 10.0)
+    video.save(tmp_path / "v.mp4")
+    for fps in (0.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="frame rate"):
+            media.open_stream(tmp_path / "v.mp4", fps=fps)
+        with pytest.raises(ValueError, match="frame rate"):
+            Video(levels(1), fps)
+    with media.open_stream(tmp_path / "v.mp4", fps=0.0004) as stream:
+        assert len(stream.read().frames) == 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "wav", "mp4"])
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path, suffix):
+    """A limit on the size of files stands in for a full disk."""
+    made = {"jpg": "Image(noise[0])", "png": "Image(noise[0])", "mp4": "Video(noise, 10.0)"}
+    code = f"""if True:
+        import numpy as np, resource, signal
+        from panglot.media import *
+        noise = np.random.default_rng(0).integers(0, 256, (12, 120, 160, 3), np.uint8)
+        medium = {made.get(suffix, "Audio(np.zeros(100_000, np.float32), 16000)")}
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        try:
+            save(medium, "out.{suffix}")
+        except MediaError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith(f"out.{suffix}: cannot be written"), done
+    assert not list(tmp_path.iterdir())

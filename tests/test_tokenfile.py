@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         tokenfile.write(path, small(), USED[:1])
 
     def full(*_):
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="disk full"):
@@ -375,6 +375,8 @@ def kind(array=None, modality="image", header=None, children=0):
         (header_of([kind([0, [0, 1 << 27, 1 << 27], 0])]), "bad shape"),
         (header_of([kind([1, [1], 0])]), "alphabet that does not exist"),
         (header_of([kind([0, [1], 1])]), "not a plane"),
+        (header_of([kind([0, [0, 5], 1])]), "not a plane"),
+        (header_of([kind([0, [0, 0], 1])]), "not a plane"),
         (header_of([["image", {}, [[0, [1], 0], [0, [1], 0]], 0]]), "two arrays of one alphabet"),
         (header_of([kind([0, [1 << 20], 0])]), "claims 1048576 bits of codes, there are 0"),
         (header_of([kind([0, [8, 8], 1])]), "claims 7 bits of codes, there are 0"),

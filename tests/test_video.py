@@ -134,7 +134,7 @@ def test_bad_parts_are_refused():
         tok.decode(Codes("video", good.header, {}, (*good.children, Codes("smell"))))
     other = tokenizer("image").encode(Image(np.zeros((64, 64, 3), np.uint8)), stride=16)
     with pytest.raises(CodesError, match="size differs"):
-        tok.decode(Codes("video", good.header, {}, (other,)))
+        tok.decode(Codes("video", {**good.header, "frames": 1}, {}, (other,)))
 
 
 def test_silent_and_empty_sound():
@@ -182,3 +182,43 @@ def test_large_frames_go_in_strips_and_change_little(monkeypatch):
     parts = tok.encode(clip)
     assert tok.decode(parts).frames.shape == clip.frames.shape
     assert abs(psnr(tok.decode(parts).frames, clip.frames) - psnr(tok.decode(whole).frames, clip.frames)) < 0.3
+
+
+def checkers(seed: int, side: int = 64) -> np.ndarray:
+    """A texture uint8 [side, side, 3] that is grey in a thumbnail."""
+    half = np.random.default_rng(seed).integers(-120, 121, (side // 2, side // 2))
+    sign = np.array([[1, -1], [-1, 1]])
+    return (128 + np.kron(half, sign)).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 6])
+def test_no_frame_is_lost_where_change_cannot_follow(after):
+    """Textures with the thumbnail of a flat grey: no cut, and every one wants a keyframe of its own."""
+    ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[:, None], (64, 1, 3))
+    frames = [np.full((64, 64, 3), 128, np.uint8), *(checkers(i) for i in range(after)), ramp, ramp]
+    tok = tokenizer("video")
+    codes = tok.encode(Video(np.stack(frames), 10.0, None))
+    decoded = tok.decode(codes).frames
+    assert codes.header["frames"] == len(decoded) == len(frames)
+    like_the_ramp = [np.corrcoef(frame.ravel(), ramp.ravel())[0, 1] > 0.9 for frame in decoded]
+    assert like_the_ramp == [False] * (1 + after) + [True, True]
+
+
+def test_a_video_keeps_its_rates():
+    tok, first = tokenizer("video"), some_video(4, 32, 32, 1, fps=10.0, rate=16000)
+    for other in (some_video(4, 32, 32, 1, fps=25.0), some_video(4, 32, 32, 1, fps=10.0, rate=8000)):
+        with pytest.raises(CodesError, match="changes from 10 frames/s, sound 16000 Hz"):
+            list(tok.encode_stream([first, other]))
+    with pytest.raises(CodesError, match="sound None"):
+        list(tok.encode_stream([first, some_video(4, 32, 32, 1, fps=10.0, rate=None)]))
+
+
+def test_headers_that_cannot_be():
+    tok = tokenizer("video")
+    good = tok.encode(some_video(6, 32, 32, 1), depth=1)
+    for name, value, fault in (("frames", 1 << 62, "at most"), ("fps", 1e-320, "frames/s"), ("fps", 1e5, "frames/s")):
+        with pytest.raises(CodesError, match=fault):
+            tok.decode(Codes("video", {**good.header, name: value}, {}, good.children))
+    gone = {"span": np.array([3], np.int32), "change/16": np.full((2, 2), 1, np.int32)}
+    with pytest.raises(CodesError, match="or a prefix"):
+        tok.decode(Codes("video", good.header, {}, (good.children[0], Codes("change", {}, gone))))

@@ -142,8 +142,10 @@ class ImageFile:
             with _decoding(self.name):
                 self._image.seek(index)
                 self._image.load()
-                found = _duration(self._image), look(self._image)
-            yield found
+                duration, found = _duration(self._image), look(self._image)
+            if duration > _limits.MAX_GAP:
+                raise refuse(self.name, f"shows one picture for over {_limits.MAX_GAP} s", "set its durations right")
+            yield duration, found
 
 
 def _duration(image: Any) -> Fraction:
@@ -153,8 +155,11 @@ def _duration(image: Any) -> Fraction:
 
 
 def _orientation(image: Any) -> int:
+    from PIL import Image
+
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        # Not the method of PNG, which decodes the picture and keeps its faults to itself: half of it would be black.
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except _FAULTS:
         return 1  # broken EXIF data says nothing about the picture
     return value if value in range(1, 9) else 1

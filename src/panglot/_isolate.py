@@ -22,7 +22,9 @@ import numpy as np
 from panglot import _images, _limits
 from panglot._limits import MediaError, refuse
 
-_COMMAND = [sys.executable, "-m", "panglot._isolate"]
+_COMMAND = [sys.executable, "-P", "-m", "panglot._isolate"]
+"""-P: without the working directory among the places where modules are looked for."""
+
 _WALL_SECONDS = 60
 """Time limit for a child that waits instead of computing; the limit on processor time is the one that counts."""
 
@@ -30,6 +32,8 @@ _WALL_SECONDS = 60
 def decode(source: Path | bytes, format: str, name: str) -> np.ndarray:
     """uint8 [H, W, 3], upright, of an image that Pillow calls `format`."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Every thread of a linear algebra library would reserve some of the address space that the child may have.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as out, _as_file(source) as file:
         try:
             code = subprocess.run(

@@ -47,6 +47,14 @@ class MediaError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class TooLongError(MediaError):
+    """A medium that is too long or too large to be read whole. fault: how much it is over which limit."""
+
+    def __init__(self, name: str, fault: str, remedy: str) -> None:
+        super().__init__(f"{name}: {fault}; {remedy}")
+        self.fault = fault
+
+
 def refuse(name: str, fault: object, remedy: str = "") -> MediaError:
     """The error for file `name`; the caller raises it."""
     return MediaError(f"{name}: {fault}{'; ' + remedy if remedy else ''}")

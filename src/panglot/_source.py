@@ -54,7 +54,7 @@ def identify(source: Source) -> File:
         size, head = len(data), data[:64]
     if size == 0:
         raise refuse(name, "is empty")
-    return File(name, data, size, *_sniff(name, head))
+    return File(name, data, size, *_sniff(name, head, size))
 
 
 def _contents(file: BinaryIO) -> tuple[bytes, str]:
@@ -92,20 +92,22 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 
-def _sniff(name: str, head: bytes) -> tuple[str, str]:
-    """(kind, format) by the first 64 bytes."""
+def _sniff(name: str, head: bytes, size: int) -> tuple[str, str]:
+    """(kind, format) by the first 64 bytes and the size of the file. Text may begin like a format: "ID3 tags are", "The
+    free world"."""
     for magic, format in _IMAGE_HEADS.items():
         if head.startswith(magic):
             return "image", format
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "image", "BMP"
     for magic, format in _TIMED_HEADS.items():
-        if head.startswith(magic):
+        if head.startswith(magic) and not (format == "mp3" and head[3:4] >= b"\x20"):
             return "timed", "vorbis" if format == "ogg" and b"\x01vorbis" in head else format
     if head[:4] == b"RIFF" and head[8:12] in _RIFF_FORMS:
         return _RIFF_FORMS[head[8:12]]
-    if head[4:8] in _MP4_BOXES:
-        brands = [head[i : i + 4] for i in range(8, min(len(head), int.from_bytes(head[:4], "big")), 4)]
+    box = int.from_bytes(head[:4], "big")
+    if head[4:8] in _MP4_BOXES and (head[4:8] == b"ftyp" or box in (0, 1) or 8 <= box <= size):
+        brands = [head[i : i + 4] for i in range(8, min(len(head), box), 4)]
         if head[4:8] == b"ftyp" and (b"avif" in brands or b"avis" in brands):
             return "image", "AVIF"
         if head[4:8] == b"ftyp" and head[8:12] in (*_HEIC_BRANDS, b"mif1", b"msf1"):

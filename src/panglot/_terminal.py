@@ -161,7 +161,7 @@ def is_token_file(out: Path, files: list[Path]) -> bool:
     if str(out) == "-":
         raise BadInput("-: writing to standard output is not possible; name a file that ends in .pgt")
     if out.is_dir() or out.suffix != ".pgt":
-        if out.suffix and not out.is_dir() and not out.name.startswith("."):
+        if out.suffix and not out.suffix[1:].isdigit() and not out.is_dir() and not out.name.startswith("."):
             raise BadInput(f"{shown(out)}: end it in .pgt for one token file, or name a folder for one token file each")
         make_folder(out)
         return False
@@ -180,14 +180,13 @@ def make_folder(folder: Path) -> None:
 
 
 def claim(target: Path, file: Path, taken: dict[Path, Path]) -> Path:
-    """`target`, unless another file of this command was written there, or it is the input itself."""
+    """`target`, unless another file of this command was written there (`taken`), or it is the input itself."""
     if target in taken:
         raise BadInput(
             f"{shown(file)}: would overwrite {shown(target)} of {shown(taken[target])}; use another folder for it"
         )
     if target.exists() and os.path.samefile(target, file):
         raise BadInput(f"{shown(file)}: is where the output would go; choose another folder for it")
-    taken[target] = file
     return target
 
 

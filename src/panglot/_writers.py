@@ -8,10 +8,12 @@ Not covered: settings of the encoders; who wants others converts a .png, .flac o
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ _SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _AAC_BITS_PER_CHANNEL = 96_000
 _BLOCK_SECONDS = 1
+_SYSTEM_ERROR = 2  # of libsndfile: a file that cannot be written
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 
 
 @contextmanager
@@ -46,7 +50,8 @@ def _beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise refuse(str(path), f"cannot be written ({error.strerror or error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _choice(path: Path, what: str, known: Iterable[str]) -> str:
@@ -70,11 +75,13 @@ def write_image(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     format, options = _IMAGES[_choice(path, "an image", _IMAGES)]
+    whole = BytesIO()
     with _beside(path) as temporary:
         try:
-            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format, **options)
+            Image.fromarray(np.ascontiguousarray(pixels)).save(whole, format, **options)
         except ValueError as error:
             raise refuse(str(path), f"{format} cannot hold it ({error})", "use .png") from None
+        temporary.write_bytes(whole.getbuffer())  # not by Pillow, which does not notice when a disk is full
 
 
 def write_timed(chunks: Iterable[Audio | Video], path: Path) -> None:
@@ -119,6 +126,8 @@ def _write_sound(first: Audio, chunks: Iterable[Audio], temporary: Path, path: P
     except (soundfile.LibsndfileError, ValueError) as error:
         if isinstance(error, MediaError):
             raise
+        if isinstance(error, soundfile.LibsndfileError) and error.code == _SYSTEM_ERROR:
+            raise refuse(str(path), "cannot be written", "is the disk full?") from None
         fault = f"{format} cannot hold {first.channels} channels at {first.rate} Hz ({error})"
         raise refuse(str(path), fault, "use .wav, or resample or mix it down first") from None
 
@@ -143,6 +152,8 @@ def _write_video(first: Video, chunks: Iterable[Video], temporary: Path, path: P
             for track in filter(None, (picture, sound)):
                 container.mux(track.encode(None))
     except FFmpegError as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise  # for `_beside`
         height, width = first.frames.shape[1:3]
         fault = f"MP4 cannot hold {width}x{height} at {first.fps:g} frames/s ({error.strerror})"
         raise refuse(str(path), fault, "resize it first") from None
@@ -150,7 +161,8 @@ def _write_video(first: Video, chunks: Iterable[Video], temporary: Path, path: P
 
 def _picture_track(container: Any, first: Video) -> Any:
     height, width = first.frames.shape[1:3]
-    stream = container.add_stream("libx264", rate=Fraction(first.fps).limit_denominator(1001))
+    rate = max(Fraction(1, 1001), Fraction(first.fps).limit_denominator(1001))
+    stream = container.add_stream("libx264", rate=rate)
     stream.width, stream.height = width, height
     stream.pix_fmt = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
     stream.options = {"preset": "veryfast", "crf": "17"}

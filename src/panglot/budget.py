@@ -44,6 +44,8 @@ class Wish:
             raise BudgetError(f"--fidelity {self.fidelity}: choose {', '.join(HELD_BACK)}")
         if self.psnr is not None and self.fidelity is not None:
             raise BudgetError("--psnr and --fidelity both name a quality: give one of them")
+        if self.psnr is not None and not 0 < self.psnr <= 200:
+            raise BudgetError(f"--psnr {self.psnr:g}: give a number of dB above 0 and up to 200")
         if self.tokens is not None and self.tokens < 1:
             raise BudgetError(f"--tokens {self.tokens}: give at least 1")
 

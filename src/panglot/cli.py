@@ -92,6 +92,7 @@ def encode(
             with progress(f"encode {shown(file)}") as tell:
                 codes = convert.encode_file(file, options, tell)
             convert.write_tokens(target, codes)
+            taken[target] = file
             log.encoded(file, codes, perf_counter() - start, target)
     log.finish()
 
@@ -179,6 +180,7 @@ def decode(
             for part, target in zip(parts, targets, strict=True):
                 with progress(f"decode {shown(target)}") as tell:
                     convert.decode_file(part, target, tell)
+                taken[target] = file
             log.decoded(file, targets, parts, perf_counter() - start)
     log.finish()
 

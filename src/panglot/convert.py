@@ -13,8 +13,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from panglot import budget, media, tokenfile
 from panglot.budget import Wish
 from panglot.media import Audio, Media, Video
@@ -154,14 +152,18 @@ def encode_file(path: str | os.PathLike[str], options: Options, progress: Progre
 
 
 def opened(path: str | os.PathLike[str], options: Options) -> Media:
-    """A file in memory, as a budget needs it; video at most at the rate asked for."""
-    medium = media.open(path)
-    if isinstance(medium, Video) and options.fps is not None and options.fps < medium.fps:
-        with media.open_stream(path, fps=options.fps) as chunks:
-            parts = list(chunks)
-        frames = np.concatenate([part.frames for part in parts if isinstance(part, Video)])
-        return Video(frames, options.fps, medium.audio)
-    return medium
+    """A file in memory, as a budget needs it; video at most at the rate asked for.
+
+    Raises OptionError where that is too much for the memory, MediaError where it cannot be read.
+    """
+    if media.probe(path).modality in ("text", "image"):
+        return media.open(path)
+    with media.open_stream(path, fps=options.fps) as chunks:
+        try:
+            return chunks.read()
+        except media.TooLongError as error:
+            remedy = "a budget needs it whole: leave the budget out, lower --fps, or cut the file"
+            raise OptionError(f"{path}: {error.fault}; {remedy}") from None
 
 
 def decode_file(codes: Codes, path: str | os.PathLike[str], progress: Progress | None = None) -> None:

@@ -50,7 +50,7 @@ class Learner(nn.Module):
         """The embedding matrix [V, C] with the digits added."""
         # Split, not sliced: the gradient of every slice would be a table of zeros, a quarter of the time of a step.
         parts = []
-        for (start, stop), rows in zip(self.layout.slices, self.split(self.model.embedding), strict=True):
+        for (start, _), rows in zip(self.layout.slices, self.split(self.model.embedding), strict=True):
             name = self._made_of_digits.get(start)
             if name is None:
                 parts.append(rows)

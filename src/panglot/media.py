@@ -14,6 +14,7 @@ Not covered: cameras, microphones, network addresses, metadata, colour managemen
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from panglot import _limits
-from panglot._limits import MediaError, refuse
+from panglot._limits import MediaError, TooLongError, refuse
 from panglot._source import File, Source, identify
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Video:
         f = self.frames
         ok = f.dtype == np.uint8 and f.ndim == 4 and f.shape[3] == 3 and f.size > 0
         _require(ok, f"video is uint8 [T, H, W, 3], not {f.dtype} {list(f.shape)}")
-        _require(self.fps > 0, f"a frame rate of {self.fps} is not possible")
+        _require(0 < self.fps < math.inf, f"a frame rate of {self.fps} is not possible")
 
     @property
     def duration(self) -> float:
@@ -272,7 +273,7 @@ def open_stream(source: Source, *, fps: float | None = None, seconds: float = 1.
     The pieces in a row are what `open` returns, frame for frame and sample for sample. Raises MediaError, also while
     iterating.
     """
-    _require(fps is None or fps > 0, f"a frame rate of {fps} is not possible")
+    _require(fps is None or 0 < fps < math.inf, f"a frame rate of {fps} is not possible")
     _require(seconds > 0, f"pieces of {seconds} s are not possible")
     file = identify(source)
     if file.kind == "text":
@@ -331,7 +332,7 @@ class MediaStream(Iterator["Audio | Video"]):
         self._seconds = seconds
         picture, sound, span = opened.picture, opened.sound, opened.duration
         if picture is not None:
-            rate = picture.fps if fps is None else min(picture.fps, Fraction(fps).limit_denominator(1001))
+            rate = picture.fps if fps is None else min(picture.fps, _as_rate(fps))
             self._pieces: Iterator[Audio | Video] = self._video(picture, rate)
             frames = max(1, round(span * rate)) if span is not None else None
             samples = sample_at(frames, float(rate), sound.rate) if frames and sound else None
@@ -400,10 +401,10 @@ class MediaStream(Iterator["Audio | Video"]):
         name = self._opened.name
         remedy = "use open_stream or `panglot encode`, which read it in pieces"
         if seconds > _limits.MAX_SECONDS:
-            raise refuse(name, f"lasts over {_limits.MAX_SECONDS} s, the limit for reading it whole", remedy)
+            raise TooLongError(name, f"lasts over {_limits.MAX_SECONDS} s, the limit for reading it whole", remedy)
         if size > _limits.MAX_MEMORY:
             limit = _limits.MAX_MEMORY / 2**30
-            raise refuse(name, f"takes over {limit:.1f} GiB decoded, the limit for reading it whole", remedy)
+            raise TooLongError(name, f"takes over {limit:.1f} GiB decoded, the limit for reading it whole", remedy)
 
     def _audio(self, sound: Sounds | Vorbis) -> Iterator[Audio]:
         count = max(1, round(self._seconds * sound.rate))
@@ -447,6 +448,11 @@ class MediaStream(Iterator["Audio | Video"]):
             held += 1
         if held:
             yield piece()
+
+
+def _as_rate(fps: float) -> Fraction:
+    """A rate of frames as a fraction that containers can hold."""
+    return max(Fraction(1, 1001), Fraction(fps).limit_denominator(1001))
 
 
 def _audio(samples: np.ndarray, rate: int) -> Audio:

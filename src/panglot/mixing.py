@@ -3,8 +3,8 @@
 Segments of one group are about the same thing (the word "dog", photos, barks, clips). A sample is made anew each time:
 a segment is drawn, another of its group is put before or behind it, so every medium is learned from every other. Most
 samples are requests: `<ask>` what is given `<give>` what is wanted, for which what is given is first said in words.
-Kinds of segments (a modality, and how it shows the thing) are drawn by the square root of how many there are, and so are
-the groups within a kind; of texts only those that are about no medium.
+Kinds of segments (a modality, and how it shows the thing) are drawn by the square root of how many there are, and so
+are the groups within a kind; of texts only those that are about no medium.
 
 A batch is a pure function of (seed, step). Rows are filled with whole samples, none is cut.
 Not here: reading shards (`panglot.shards`), what is learned from a batch (`panglot.learning`).

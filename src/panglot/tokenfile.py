@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite, prod
 from pathlib import Path
@@ -86,8 +87,11 @@ def write(path: str | Path, codes: Codes | Sequence[Codes], alphabets: Iterable[
     try:
         partial.write_bytes(data)
         partial.replace(path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # not the name of the partial file
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return len(data)
 
 
@@ -354,7 +358,7 @@ def _parse_array(entry: Any, alphabets: tuple[Alphabet, ...]) -> _Array:
     _need(_is_int(alphabet, 0, len(alphabets) - 1), "has an array of an alphabet that does not exist")
     fits = _is_list(shape, 1, MAX_RANK) and all(_is_int(side, 0, MAX_ELEMENTS) for side in shape)
     _need(fits and prod(max(side, 1) for side in shape) <= MAX_ELEMENTS, "has an array with a bad shape")
-    plane = _is_int(gaps, WHOLE, NESTED) and (gaps == WHOLE or len(shape) == 2)
+    plane = _is_int(gaps, WHOLE, NESTED) and (gaps == WHOLE or (len(shape) == 2 and min(shape) > 0))
     _need(plane, "has an array with absent blocks that is not a plane")
     return _Array(alphabets[alphabet], tuple(shape), gaps)
 

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from panglot._limits import MAX_RATE
 from panglot.media import Audio
 from panglot.tokenizers import spectrum as sp
 from panglot.tokenizers.base import Alphabet, Codes, CodesError, Tokenizer, header_int
@@ -385,6 +386,8 @@ class AudioTokenizer(Tokenizer[Audio]):
         """Codes int64 [K, T], and how many of each block count [T], or None where all do."""
         self.check(codes)
         samples, rate = header_int(codes, "samples"), header_int(codes, "rate", 1)
+        if rate > MAX_RATE:
+            raise CodesError(f"a sound at {rate} Hz is over the limit of {MAX_RATE} Hz")
         expected = blocks(samples, rate)
         if codes.children:
             return self._from_spans(codes, expected)

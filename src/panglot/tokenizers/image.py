@@ -140,7 +140,7 @@ class ImageTokenizer(Tokenizer[Image]):
         self.check(codes)
         height, width = _shown(codes)
         if "coded_height" in codes.header or "coded_width" in codes.header:
-            height, width = header_int(codes, "coded_height", 1), header_int(codes, "coded_width", 1)
+            height, width = _size(codes, "coded_height", "coded_width")
         names = [f"image/{s}" for s in STRIDES][: len(codes.arrays)]
         if not names or list(codes.arrays) != names:
             raise CodesError(
@@ -173,7 +173,11 @@ def strides_down_to(stride: int) -> tuple[int, ...]:
 
 def _shown(codes: Codes) -> tuple[int, int]:
     """Height and width of the decoded picture."""
-    height, width = header_int(codes, "height", 1), header_int(codes, "width", 1)
+    return _size(codes, "height", "width")
+
+
+def _size(codes: Codes, *names: str) -> tuple[int, int]:
+    height, width = (header_int(codes, name, 1) for name in names)
     if height * width > MAX_PIXELS:
         raise CodesError(f"a picture of {width} x {height} is over the limit of {MAX_PIXELS} pixels")
     return height, width

@@ -220,10 +220,12 @@ class VideoTokenizer(Tokenizer[Video]):
         self.check(codes)
         height, width, frames = (header_int(codes, name, 1) for name in ("height", "width", "frames"))
         fps = codes.header.get("fps")
-        if not isinstance(fps, int | float) or not 0 < fps < 1e4:
-            raise CodesError(f"video codes say {fps} frames/s; it must be positive")
+        if not isinstance(fps, int | float) or not 1e-6 < fps < 1e4:
+            raise CodesError(f"video codes say {fps} frames/s; it must be above 0.000001 and below 10000")
+        most = 0
         for child in codes.children:
             names = set(child.arrays)
+            most += {"image": 1, "change": GROUP, "same": HOLD * GROUP}.get(child.modality, 0)
             needed = {"image": {"image/32"}, "change": {"span"}, "same": {"hold"}, "audio": {"audio/1"}}
             if child.modality not in needed or not needed[child.modality] <= names:
                 raise CodesError(f"a video has no part {child.modality!r} with {sorted(names)}")
@@ -234,6 +236,11 @@ class VideoTokenizer(Tokenizer[Video]):
                 shape = (-(-height // s), -(-width // s))
                 if level in names and child.arrays[level].shape != shape:
                     raise CodesError(f"{level} has shape {child.arrays[level].shape}, this video needs {shape}")
+            levels = [name for name in child.arrays if name.startswith("change/")]
+            if levels != [f"change/{s}" for s in STRIDES[: len(levels)]]:
+                raise CodesError(f"a change needs change/32, change/16, change/8 or a prefix, not {levels}")
+        if frames > most:
+            raise CodesError(f"video codes say {frames} frames, and have at most {most}")
         return height, width, frames, float(fps)
 
 
@@ -260,6 +267,10 @@ class _Encoder:
     def push(self, chunk: Video) -> Iterator[Codes]:
         if chunk.frames.shape[1:3] != (self.height, self.width):
             raise CodesError("the frame size changes within one video: encode the parts one by one")
+        rate = chunk.audio.rate if chunk.audio else None
+        if (chunk.fps, rate) != (self.fps, self.rate):
+            was, now = f"{self.fps:g} frames/s, sound {self.rate}", f"{chunk.fps:g} frames/s, sound {rate}"
+            raise CodesError(f"a video changes from {was} Hz to {now} Hz: encode the parts one by one")
         if self.sound is not None and chunk.audio is not None:
             self.samples += len(chunk.audio.samples)
             self.codes = np.concatenate([self.codes, self.sound.push(chunk.audio.samples)], 1)
@@ -268,7 +279,7 @@ class _Encoder:
         yield from self._place(final=False)
 
     def finish(self) -> Iterator[Codes]:
-        self._close_group()
+        self._close_groups()
         self._close_hold()
         if self.sound is not None:
             self.codes = np.concatenate([self.codes, self.sound.finish()], 1)
@@ -279,7 +290,7 @@ class _Encoder:
         cut = self.thumbnail is None or _correlation(thumbnail, self.thumbnail) < CUT
         self.thumbnail = thumbnail
         if cut:
-            self._close_group()
+            self._close_groups()
             self._close_hold()
             self._key(frame)
         else:
@@ -300,9 +311,12 @@ class _Encoder:
         self.accepted = F.avg_pool2d(squared, 8).clamp(min=self.error)
         self._emit(codes, 1)
 
+    def _close_groups(self) -> None:
+        """Code all open frames. A new keyframe takes one of them and leaves the others open."""
+        while self.open:
+            self._close_group()
+
     def _close_group(self) -> None:
-        if not self.open:
-            return
         assert self.last is not None
         n, frames = len(self.open), np.stack(self.open + self.open[-1:] * (GROUP - len(self.open)))
         with torch.inference_mode():
@@ -380,8 +394,10 @@ def _grid(array: np.ndarray, last: Tensor, stride: int) -> Tensor:
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
     """Grey float [h, w], about 32 pixels on the short side, for comparing frames."""
     step = max(1, min(frame.shape[:2]) // 32)
-    grey = frame.mean(-1)[: frame.shape[0] // step * step, : frame.shape[1] // step * step]
-    return grey.reshape(grey.shape[0] // step, step, -1, step).mean((1, 3))
+    h, w = (side // step for side in frame.shape[:2])
+    # Sums of whole rows of integers: averages over the colours alone took a hundred times as long.
+    rows = frame[: h * step, : w * step].reshape(h, step, -1).sum(1, dtype=np.uint32)
+    return rows.reshape(h, w, -1).sum(2, dtype=np.int64) / (3 * step * step)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
