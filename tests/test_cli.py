@@ -399,7 +399,11 @@ def test_a_folder_may_have_a_version(panglot_, files):
 
 def test_a_budget_says_that_it_needs_the_whole(panglot_, files, monkeypatch):
     monkeypatch.setattr("panglot._limits.MAX_SECONDS", 0.1)
-    refused(panglot_("encode", "film.mp4", "--tokens", "500", "-o", "v.pgt"), "film.mp4", "leave the budget out")
+    code, out, err = panglot_("encode", "film.mp4", "--tokens", "500", "-o", "v.pgt")
+    first, second = err.splitlines()
+    assert (code, out) == (2, "")
+    assert "film.mp4" in first and "leave the budget out" in first
+    assert "v.pgt: not written" in second
 
 
 @pytest.mark.parametrize("psnr", ["10000", "0", "-3", "nan"])
