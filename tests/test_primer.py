@@ -135,9 +135,31 @@ def test_text_says_the_scene():
 
 def test_an_emoji_is_drawn_large_and_never_mirrored(drawing):
     for n in range(12):
-        pixels = pictures.emoji(drawing, rng("emoji", n)).pixels
+        pixels = pictures.emoji(drawing, "dog", rng("emoji", n)).pixels
         assert pixels.shape == (64, 64, 3)
         assert tuple(pixels[32, 20]) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("word", scenes.OBJECTS)
+def test_a_sticker_shows_neither_the_colour_nor_the_place_that_is_held_back(tmp_path, word):
+    Pillow.new("RGB", (128, 128), (251, 3, 251)).convert("RGBA").save(tmp_path / "full.png")
+    held, grounds, places, sizes = scenes.unseen(word), set(), set(), set()
+    for n in range(150):
+        pixels = pictures.sticker(tmp_path / "full.png", word, rng("sticker", n)).pixels
+        ink = np.abs(pixels.astype(float) - (251, 3, 251)).max(axis=2) < 1
+        y, x = np.nonzero(ink)
+        ground = pixels[~ink][0]
+        assert (pixels[~ink] == ground).all()
+        for name, colour in scenes.COLOURS.items():
+            assert np.linalg.norm(ground - np.asarray(colour, float)) >= (80 if name == held["colour"] else 48)
+        size = int(np.sqrt(ink.sum()))
+        grounds.add(tuple(ground.tolist()))
+        sizes.add(size)
+        edges = {"left": x.min() < 4, "right": x.max() > 59, "top": y.min() < 4, "bottom": y.max() > 59}
+        places |= {name for name, there in edges.items() if there}
+    assert sizes == {pictures.OBJECT, pictures.SMALL}
+    assert places == set(scenes.PLACES) - {held["place"]}
+    assert len(grounds) == 150
 
 
 def test_a_plain_photo_is_the_centre(tmp_path):

@@ -3,8 +3,8 @@
 Of every object one colour of six is held out, and one place of four, one count of three, one motion of four. A
 combination that holds any of these is never seen in training. No plain ground is a colour of the scenes, and no plain
 clip moves in a forbidden way.
-All other drawings are seen in scenes as well, in a few of the combinations each, so that a colour or a place is not
-learned as a part of twelve objects.
+All other drawings are seen in scenes as well, in all still combinations and some that move, so that a colour or a
+place is not learned as a part of twelve objects.
 Not here: how a scene is drawn.
 """
 
