@@ -3,11 +3,12 @@
     python benchmarks/training.py --shards .cache/shards [--json] [--steps 8] [--batch 8] [--length 448]
 
 A rate is useful tokens a second: ids of samples, padding not counted. Both sides see the same samples in the same
-order, as many a step as fill panglot's rows, and update every weight of the same Qwen3 (mini) with AdamW in float32.
+order, as many a step as fill panglot's rows, and update every weight of the same Qwen3 (mini) with AdamW; both under
+bfloat16 autocast where the processor computes in it (the table says so), else in float32.
 The Trainer gets what its manual says: batches padded to the longest sample, attention by PyTorch's kernels, the model's
 own loss over all ids; and once more with samples of like lengths together (`length`). panglot packs whole samples into
 rows and takes the loss over the ids that the grammar allows; its row with Muon is what `panglot train` does by default.
-One after the other in one process; the ratio is of median steps.
+One after the other in one process; the rate is that of the median step.
 
 Not measured: accelerators, what is learned, loading of data.
 """
@@ -30,6 +31,7 @@ from panglot.layout import Layout
 from panglot.learning import Learner, loss
 from panglot.mixing import Batch, Mixer
 from panglot.model import ModelConfig, Transformer
+from panglot.muon import computes_bfloat16
 from panglot.pretrain import segments, told
 from panglot.shards import ShardError, open_shards
 from panglot.train import Schedule, optimizers
@@ -50,7 +52,9 @@ def ours(layout: Layout, batches: Sequence[Batch], muon: bool) -> Callable[[int]
 
     def step(i: int) -> float:
         begun = perf_counter()
-        loss(learner, batches[i], i)[0].backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16("cpu")):
+            value, _ = loss(learner, batches[i], i)
+        value.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         for opt in opts:
             opt.step()
@@ -60,8 +64,8 @@ def ours(layout: Layout, batches: Sequence[Batch], muon: bool) -> Callable[[int]
     return step
 
 
-def theirs(layout: Layout, batches: Sequence[Batch], alike: bool) -> list[float]:
-    """Seconds of each of the Trainer's steps, from the first to the last."""
+def theirs(layout: Layout, batches: Sequence[Batch], alike: bool) -> tuple[list[int], list[float]]:
+    """Useful tokens and seconds of each of the Trainer's steps, from the first to the last."""
     try:
         from transformers import Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
     except ImportError as error:
@@ -70,6 +74,7 @@ def theirs(layout: Layout, batches: Sequence[Batch], alike: bool) -> list[float]
     data = [{"input_ids": torch.from_numpy(s), "labels": torch.from_numpy(s)} for b in found for s in b]
     per_step = round(len(data) / len(batches))
     times: list[float] = []
+    tokens: list[int] = []
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *args: Any, **more: Any) -> None:
@@ -82,6 +87,7 @@ def theirs(layout: Layout, batches: Sequence[Batch], alike: bool) -> list[float]
         pad = torch.nn.utils.rnn.pad_sequence
         ids = pad([r["input_ids"] for r in rows], batch_first=True, padding_value=layout.marks["pad"])
         mask = pad([torch.ones_like(r["input_ids"]) for r in rows], batch_first=True)
+        tokens.append(int(mask.sum()))
         return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
     with tempfile.TemporaryDirectory() as folder:
@@ -99,13 +105,14 @@ def theirs(layout: Layout, batches: Sequence[Batch], alike: bool) -> list[float]
                 logging_strategy="no",
                 disable_tqdm=True,
                 use_cpu=True,
+                bf16=computes_bfloat16("cpu"),
                 dataloader_drop_last=True,
             )
         except ImportError as error:
             raise Missing(f"the Trainer: {error}") from error
         network = Qwen3ForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32)
         Trainer(network, arguments, padded, data, callbacks=[Clock()]).train()  # type: ignore[arg-type]
-    return times
+    return tokens, times
 
 
 def main() -> None:
@@ -126,7 +133,9 @@ def main() -> None:
     mixer = Mixer(data, layout, told(data, layout), opts.extra["batch"], opts.extra["length"], opts.seed)
     batches = [mixer.batch(i) for i in range(opts.extra["steps"])]
     tokens = [int((b.samples >= 0).sum()) for b in batches]
-    table = Table(f"training, mini, {np.mean(tokens):.0f} tokens a step in samples of {_mean_length(batches):.0f}")
+    number = "bfloat16" if computes_bfloat16("cpu") else "float32"
+    size = f"{np.mean(tokens):.0f} tokens a step in samples of {_mean_length(batches):.0f}"
+    table = Table(f"training, mini, {number}, {size}")
     rates: dict[str, float] = {}
     for name in ROWS:
         if not opts.wants(name):
@@ -135,13 +144,13 @@ def main() -> None:
         try:
             if name.startswith("panglot"):
                 step = ours(layout, batches, "Muon" in name)
-                times = [step(i) for i in range(len(batches))]
+                seen, times = tokens, [step(i) for i in range(len(batches))]
             else:
-                times = theirs(layout, batches, "length" in name)
+                seen, times = theirs(layout, batches, "length" in name)
         except Missing as error:
             table.notes.append(f"{name} left out: {error}")
             continue
-        rates[name] = float(np.mean(tokens) / np.median(times[1:]))
+        rates[name] = float(np.median([n / t for n, t in zip(seen, times, strict=False)][1:]))
         table.add(name=name, **_cells(name, rates))
     table.notes.append(f"wanted: panglot {WANTED} times the Trainer's useful tokens a second, both with AdamW")
     report("training", [table], opts)

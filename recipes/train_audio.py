@@ -4,8 +4,8 @@ The story in order: gather sound; let reverse water-filling choose the levels of
 codec to the linear optimum of the 80 ms log-mel block; then train the networks added to it on the magnitude spectrum
 (phases are recovered by Griffin-Lim, which has nothing to train). Four losses: log-mel, the mel distance of
 `panglot.measure` as far as a spectrum shows it, log magnitude, and the correlation of third-octave envelopes over
-0.4 s, which is what intelligibility measures (STOI, Taal et al. 2011) look at. Two in five sounds use all codes, the others a random prefix, alike for all blocks or not, so that every prefix
-decodes.
+0.4 s, which is what intelligibility measures (STOI, Taal et al. 2011) look at. Two in five sounds use all codes, the
+others a random prefix, alike for all blocks or not, so that every prefix decodes.
 
 The shipped weights went on from there, `--init WEIGHTS --steps 800 --lr 6e-4` and then `--steps 1900 --lr 8e-4` on
 the mix of `data.py`, and are three parts of the former and one of the latter (`average.py`); then `--decoder --steps

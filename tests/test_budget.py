@@ -162,3 +162,54 @@ def test_video_is_thinned_before_it_is_given_up():
     decoded = tokenizer("video").decode(codes)
     assert isinstance(decoded, Video)
     assert decoded.frames.shape[1:] == clip.frames.shape[1:]
+
+
+def test_a_flat_picture_is_as_good_as_is_said():
+    """Its blocks were predicted to gain nothing, and so what was called all detail lacked most of it."""
+    image = Image(np.full((128, 128, 3), 90, np.uint8))
+    everything = db(image, tokenizer("image").encode(image))
+    (codes,) = encode([image], Wish(psnr=everything - 0.1))
+    assert db(image, codes) >= everything - 0.1
+    (codes,) = encode([image], Wish(fidelity="high"))
+    assert db(image, codes) >= min(38.0, everything - 0.5) - 0.01
+    (codes,) = encode([image], Wish(tokens=10**6))
+    assert db(image, codes) == everything
+
+
+def test_a_quality_takes_about_as_few_tokens_as_the_budget_that_gives_it():
+    image = pg.open(PHOTO)
+    wanted = db(image, tokenizer("image").encode(image)) - 1.5
+    (codes,) = encode([image], Wish(psnr=wanted))
+    (less,) = encode([image], Wish(tokens=int(0.93 * spent(codes))))
+    assert db(image, codes) >= wanted > db(image, less)
+
+
+@pytest.mark.parametrize("shape", [(5, 3000), (500, 1), (40, 700)])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 18])
+def test_long_thin_pictures_fit_any_budget(shape, tokens):
+    image = some_image(*shape, 3)
+    (codes,) = encode([image], Wish(tokens=tokens))
+    assert spent(codes) <= tokens
+    assert tokenizer("image").decode(codes).pixels.shape == image.pixels.shape
+
+
+def test_a_large_picture_in_a_message_is_scaled_as_far_as_the_budget_wants():
+    message = [some_image(1000, 1500, 1), Text("a dog")]
+    words = spent(tokenizer("text").encode(message[1]))
+    codes = encode(message, Wish(tokens=words + 1))
+    assert spent(*codes) == words + 1
+    assert pg.decode(codes[1]) == message[1]
+    with pytest.raises(BudgetError, match=f"allow at least|the coarsest takes {words + 1}"):
+        encode(message, Wish(tokens=words))
+
+
+def test_a_fault_names_the_medium():
+    with pytest.raises(BudgetError) as caught:
+        encode([some_image(64, 64, 1), some_audio(1.0, 16000, 3)], Wish(psnr=20.0))
+    assert caught.value.medium == 1
+
+
+@pytest.mark.parametrize("words", ["\u00b2,0,1,1", "--1,0,1,1", f"{'9' * 5000},0,1,1", "1,2,3"])
+def test_a_focus_that_is_none(words):
+    with pytest.raises(BudgetError, match="give X,Y,W,H"):
+        Focus.parse(words)

@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +53,52 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, muon_lr):
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     rows = [json.loads(line) for line in (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 7]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_finishes_its_step_and_goes_on_from_there(tmp_path, monkeypatch, capfd, number):
+    schedule, taken = Schedule(steps=7, warmup=2, checkpoint_every=3), []
+
+    def interrupted(model, data, step):
+        if step == 4 and 4 not in taken:
+            signal.raise_signal(number)
+        taken.append(step)
+        return loss(model, data, step)
+
+    def leave(*_):
+        raise Killed
+
+    models = [Pyramid(SMALL) for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    fit(models[0], batch, loss, schedule, tmp_path / "whole")
+    before = [signal.signal(n, leave) for n in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(Killed):
+            fit(models[1], batch, interrupted, schedule, tmp_path / "resumed")
+        assert signal.getsignal(number) is leave
+    finally:
+        for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(n, handler)
+    assert "stopped behind step 5; the same command goes on from there" in capfd.readouterr().err
+    fit(models[2], batch, interrupted, schedule, tmp_path / "resumed")
+    assert taken == list(range(7))
+    whole, resumed = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    holder = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holder, tmp_path / "lock"], text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(TrainError, match="another training runs here"):
+            fit(Pyramid(SMALL), batch, loss, Schedule(steps=2, warmup=1), tmp_path)
+        process.communicate()
+    fit(Pyramid(SMALL), batch, loss, Schedule(steps=2, warmup=1), tmp_path)
 
 
 def test_one_batch_is_learned(tmp_path):

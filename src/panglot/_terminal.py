@@ -182,6 +182,8 @@ def make_folder(folder: Path) -> None:
 def claim(target: Path, file: Path, taken: dict[Path, Path]) -> Path:
     """`target`, unless another file of this command was written there (`taken`), or it is the input itself."""
     if target in taken:
+        if os.path.samefile(taken[target], file):
+            raise BadInput(f"{shown(file)}: is named twice; name it once")
         raise BadInput(
             f"{shown(file)}: would overwrite {shown(target)} of {shown(taken[target])}; use another folder for it"
         )

@@ -1,7 +1,7 @@
 """How many tokens each part of a message gets: one budget, or one quality, over pictures, sounds and videos together.
 
 All media of a message answer to one price a token (`panglot.detail`), and the price that meets the budget is found by
-bisection. A quality is met by decoding what a price gives and looking at it.
+bisection. A quality is met by decoding what a budget, or a price, gives and looking at it.
 
 Not here: what a price buys in one medium (`panglot.detail`), what sizes alone tell (`panglot.plan`).
 """
@@ -9,21 +9,37 @@ Not here: what a price buys in one medium (`panglot.detail`), what sizes alone t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from panglot import measure
 from panglot.allocation import bisect
-from panglot.detail import BudgetError, Focus, ImagePlan, Plan, SoundPlan, TextPlan, VideoPlan, scale_for
+from panglot.detail import (
+    BudgetError,
+    Focus,
+    ImagePlan,
+    Plan,
+    SoundPlan,
+    TextPlan,
+    VideoPlan,
+    complete,
+    scale_for,
+    scales,
+)
 from panglot.media import Audio, Image, Media, Text, Video
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.base import Codes
 
+T = TypeVar("T")
+
 HELD_BACK = {"low": 3.0, "medium": 1.5, "high": 0.5}
 """dB of PSNR below full detail that each --fidelity may cost a picture or a video."""
+
+ENOUGH = 255**2 / 10**3.8
+"""Squared error, 38 dB, that is good enough for any --fidelity: on a flat picture no detail is worth its tokens."""
 
 MORE_DISTANCE = {"low": 1.2, "medium": 0.5, "high": 0.15}
 """dB of mel distance above all codes that each --fidelity may cost a sound."""
@@ -59,16 +75,34 @@ LOWEST, HIGHEST = 1e-9, 1e3
 
 
 def encode(message: Sequence[Media], wish: Wish) -> list[Codes]:
-    """The codes of a message under one budget or at one quality. Raises BudgetError where it cannot be had."""
-    plans = [plan(medium, wish, len(message) == 1) for medium in message]
+    """The codes of a message under one budget or at one quality.
+
+    Raises BudgetError where it cannot be had; its `medium` is the number of the medium at fault, where it is one.
+    """
     if wish.psnr is None and wish.fidelity is None:
+        plans = _each(message, lambda medium: plan(medium, wish, len(message) == 1))
         return _within(plans, wish.tokens) if wish.tokens is not None else [p.codes(LOWEST) for p in plans]
-    found = [_reached(medium, p, wish) for medium, p in zip(message, plans, strict=True)]
-    total = sum(sum(codes.tokens().values()) for codes in found)
+    found = _each(message, lambda medium: _reached(medium, wish))
+    total = sum(map(_tokens, found))
     if wish.tokens is not None and total > wish.tokens:
         asked = f"--psnr {wish.psnr:g}" if wish.psnr is not None else f"--fidelity {wish.fidelity}"
         raise BudgetError(f"{asked} needs {total} tokens, over --tokens {wish.tokens}: ask for less, or allow {total}")
     return found
+
+
+def _each(message: Sequence[Media], do: Callable[[Media], T]) -> list[T]:
+    out = []
+    for number, medium in enumerate(message):
+        try:
+            out.append(do(medium))
+        except BudgetError as error:
+            error.medium = number
+            raise
+    return out
+
+
+def _tokens(codes: Codes) -> int:
+    return sum(codes.tokens().values())
 
 
 def plan(medium: Media, wish: Wish, alone: bool) -> Plan:
@@ -76,17 +110,17 @@ def plan(medium: Media, wish: Wish, alone: bool) -> Plan:
     if isinstance(medium, Image):
         height, width = medium.pixels.shape[:2]
         weights = None if wish.focus is None else wish.focus.weights(height, width)
-        scales = (1.0, 0.71, 0.5, 0.35, 0.25)
-        if wish.tokens is not None and alone and wish.psnr is None and wish.fidelity is None:
+        tried = [1.0]
+        if wish.tokens is not None and alone:
             best = scale_for(height, width, wish.tokens)
             # With a region to look at, tokens gather there and a larger picture is worth it.
-            larger = (best, min(1.0, 1.6 * best)) if weights is not None else (best,)
-            scales = tuple(sorted({*larger, *((min(1.0, 1.2 * best), 0.84 * best) if wish.exact else ())}))
-        elif wish.tokens is None and wish.psnr is None and wish.fidelity is None:
-            scales = (1.0,)
-        return ImagePlan(medium, scales, weights, wish.exact)
+            larger = {best, min(1.0, 1.6 * best)} if weights is not None else {best}
+            tried = sorted({*larger, *((min(1.0, 1.2 * best), 0.84 * best) if wish.exact else ())})
+        elif wish.tokens is not None:
+            tried = scales(height, width)
+        return ImagePlan(medium, tried, weights, wish.exact)
     if wish.focus is not None:
-        raise BudgetError(f"--focus is a region of a picture, and this is {medium.modality}: leave it out")
+        raise BudgetError(f"--focus is of pictures, and this is {medium.modality}: leave out --focus, or the file")
     if isinstance(medium, Audio):
         return SoundPlan(medium)
     return VideoPlan(medium) if isinstance(medium, Video) else TextPlan(medium)
@@ -111,16 +145,18 @@ def _within(plans: Sequence[Plan], budget: int) -> list[Codes]:
     return out
 
 
-def _reached(medium: Media, p: Plan, wish: Wish) -> Codes:
-    """The cheapest codes found that are as good as wished, by decoding what the plan predicts to be."""
+def _reached(medium: Media, wish: Wish) -> Codes:
+    """The cheapest codes found that are as good as wished, by decoding them."""
+    if isinstance(medium, Image):
+        return _picture_reached(medium, wish)
+    p = plan(medium, wish, True)
     if isinstance(medium, Text):
         return p.codes(LOWEST)
     if isinstance(medium, Audio) and wish.psnr is not None:
         raise BudgetError("--psnr is of pictures: give --fidelity or --tokens for sound")
-    best = fault(medium, p.codes(LOWEST))
-    goal = _goal(medium, best, wish)
     found, low, high = p.codes(LOWEST), LOWEST, HIGHEST
-    for _ in range(7):
+    goal = _goal(medium, fault(medium, found), wish)
+    for _ in range(9):
         # Bisection in the price; both ends stay such that `low` is good enough.
         middle = math.sqrt(low * high)
         codes = p.codes(middle)
@@ -129,6 +165,34 @@ def _reached(medium: Media, p: Plan, wish: Wish) -> Codes:
         else:
             high = middle
     return found
+
+
+def _picture_reached(image: Image, wish: Wish) -> Codes:
+    """The codes of the smallest budget that is good enough, to one per cent of its tokens.
+
+    Budgets, not prices, since the best scale changes with either: what a price buys jumps there by a third.
+    """
+    found = tokenizer("image").encode(image)
+    goal = _goal(image, fault(image, found), wish)
+    low, high = 0, _tokens(found)
+    while high - low > max(1, high // 100):
+        tokens = (low + high) // 2 if low else max(1, int(0.6 * high))
+        codes = next((c for c in _ways(image, wish, tokens) if fault(image, c) <= goal), None)
+        if codes is None:
+            low = tokens
+        else:
+            found, high = codes, _tokens(codes)
+    return found
+
+
+def _ways(image: Image, wish: Wish, tokens: int) -> Iterator[Codes]:
+    """What so many tokens buy: the best blocks at the best scale, and all blocks of a smaller picture."""
+    within = replace(wish, tokens=tokens, psnr=None, fidelity=None)
+    yield _within([plan(image, within, True)], tokens)[0]
+    for scale in scales(*image.pixels.shape[:2], step=0.95):
+        if complete(*image.pixels.shape[:2], scale) <= tokens:
+            yield ImagePlan(image, (scale,)).scaled[0].codes
+            return
 
 
 def _goal(medium: Media, best: float, wish: Wish) -> float:
@@ -141,7 +205,7 @@ def _goal(medium: Media, best: float, wish: Wish) -> float:
     assert wish.fidelity is not None
     if isinstance(medium, Audio):
         return best + MORE_DISTANCE[wish.fidelity]
-    return best * 10 ** (HELD_BACK[wish.fidelity] / 10)
+    return max(best * 10 ** (HELD_BACK[wish.fidelity] / 10), ENOUGH)
 
 
 def fault(medium: Any, codes: Codes) -> float:

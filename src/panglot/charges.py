@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -359,11 +360,10 @@ def prices(texts: Iterable[str], wanted: Sequence[str]) -> dict[str, Fraction]:
     for text in texts:
         name, _, number = text.rpartition("=")
         name = name.strip().lower()
-        try:
+        plain = re.fullmatch(r"\s*[0-9]{1,9}(\.[0-9]{0,12})?\s*", number, re.ASCII)
+        if plain:
             found[name] = Fraction(number.strip())
-        except (ValueError, ZeroDivisionError):
-            found[name] = Fraction(-1)
-        if not name or found[name] < 0:
+        if not name or not plain:
             raise ChargeError(f"--price {text}: give MODEL=DOLLARS for a million tokens, such as gpt-5.4=2.5")
         if name not in wanted:
             raise ChargeError(f"--price {text}: {name} is not counted; add it to --for ({', '.join(wanted)})")

@@ -8,6 +8,7 @@ progress to standard error, and only if that is a terminal.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -114,14 +115,27 @@ def _encode_message(files: list[Path], out: Path, options: Any, log: Log) -> Non
     else:
         with log.faults(out):
             if options.wish:
-                start = perf_counter()
-                codes = convert.encode_message([medium for _, medium, _ in done], options.wish)
-                seconds = (perf_counter() - start) / len(done)
-                done = [(file, c, seconds) for (file, _, _), c in zip(done, codes, strict=True)]
+                done = _share(done, options.wish)
             convert.write_tokens(out, [codes for _, codes, _ in done])
             for entry in done:
                 log.encoded(*entry, out)
     log.finish()
+
+
+def _share(opened: list[tuple[Path, Any, float]], wish: Any) -> list[tuple[Path, Any, float]]:
+    """The codes of opened files under one wish, instead of the media. A fault of one of them names its file."""
+    from panglot import convert
+    from panglot.budget import BudgetError
+
+    start = perf_counter()
+    try:
+        codes = convert.encode_message([medium for _, medium, _ in opened], wish)
+    except BudgetError as error:
+        if error.medium is None:
+            raise
+        raise BudgetError(f"{opened[error.medium][0]}: {error}") from None
+    seconds = (perf_counter() - start) / len(opened)
+    return [(file, c, seconds) for (file, _, _), c in zip(opened, codes, strict=True)]
 
 
 def _options(stride: int | None, depth: int | None, fps: float | None, effort: int, wish: Any = None) -> Any:
@@ -262,6 +276,8 @@ def compare(
 
     if plot is not None and (plot.suffix.lower() != ".png" or plot.is_dir() or not plot.parent.is_dir()):
         raise BadInput(f"{shown(plot)}: --plot names a PNG file, in a folder that exists")
+    if plot is not None and not os.access(plot if plot.exists() else plot.parent, os.W_OK):
+        raise BadInput(f"{shown(plot)}: --plot cannot be written there; choose another folder")
     log, found = Log(as_json), []
     with nullcontext() if report is None else staged(report) as work:
         for number, file in enumerate(files, 1):
@@ -432,6 +448,9 @@ def main() -> NoReturn:
     def stop(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)  # so that half-written files are removed on the way out
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     signal.signal(signal.SIGTERM, stop)
     code = run(sys.argv[1:])
     if code == INTERRUPTED:

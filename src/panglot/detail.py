@@ -16,6 +16,7 @@ Not here: the arithmetic of the choice (`panglot.allocation`), budgets and quali
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 from panglot.allocation import best_depths, best_detail, cost
-from panglot.media import Audio, Image, Text, Video
+from panglot.media import Audio, Image, MediaInfo, Text, Video
 from panglot.tokenizers import spectrum as sp
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.audio import SEGMENT, spans
@@ -41,7 +42,9 @@ PREDICTED = (0.35, 0.30)
 
 
 class BudgetError(ValueError):
-    """A budget that cannot be met. One line: what was asked, what is possible."""
+    """A budget that cannot be met. One line: what was asked, what is possible. medium: which of a message, if one."""
+
+    medium: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ class Focus:
     def parse(cls, text: str) -> Focus:
         """From "X,Y,W,H". Raises BudgetError; words would need a shared space to be found in the picture."""
         numbers = text.split(",")
-        if len(numbers) != 4 or not all(n.strip().lstrip("-").isdigit() for n in numbers):
+        if len(numbers) != 4 or not all(re.fullmatch(r"\s*-?[0-9]{1,9}\s*", n) for n in numbers):
             remedy = (
                 "give X,Y,W,H in pixels (words need a shared space to be found in a picture, which is not there yet)"
             )
-            raise BudgetError(f"--focus {text}: {remedy}")
+            raise BudgetError(f"--focus {text[:40]}: {remedy}")
         return cls(*(int(n) for n in numbers))
 
     def weights(self, height: int, width: int) -> np.ndarray:
@@ -108,6 +111,10 @@ class _Scaled:
     def base(self) -> int:
         return self.codes.arrays["image/32"].size
 
+    @property
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones(self.gain16.shape, bool), np.ones(self.gain8.shape, bool)
+
     def pick(self, price: float) -> tuple[np.ndarray, np.ndarray]:
         return best_detail(self.gain16, self.gain8, price)
 
@@ -151,6 +158,9 @@ class ImagePlan:
         return scaled.spent(present), scaled.left(present)
 
     def codes(self, price: float, limit: int | None = None) -> Codes:
+        largest = max(self.scaled, key=lambda scaled: scaled.base)
+        if limit is not None and limit >= largest.spent(largest.all):
+            return largest.codes  # more than the price buys, which is only what was predicted to gain
         scaled, present = self._best(price)
         if limit is not None:
             present = _filled(scaled, present, limit)
@@ -184,8 +194,34 @@ def coded_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def scale_for(height: int, width: int, tokens: int) -> float:
-    """The scale at which so many tokens are DENSE a block of 32x32, at most 1."""
-    return min(1.0, math.sqrt(tokens / DENSE * 32 * 32 / (height * width)))
+    """The scale at which so many tokens are DENSE a block of 32x32, at most 1, or a smaller one whose coarsest level
+    they can pay: no side gets shorter than 32 pixels, so long thin pictures have more blocks than their area says."""
+    scale = min(1.0, math.sqrt(tokens / DENSE * 32 * 32 / (height * width)))
+    while coarsest(height, width, scale) > max(1, tokens):
+        scale *= 0.9
+    return scale
+
+
+def scales(height: int, width: int, step: float = math.sqrt(0.5)) -> list[float]:
+    """Scales that a picture may get, each `step` times the one before it, down to one block of 32x32."""
+    found = {coded_size(height, width, 1.0): 1.0}
+    scale = 1.0
+    while coarsest(height, width, scale) > 1:
+        scale *= step
+        found.setdefault(coded_size(height, width, scale), scale)
+    return list(found.values())
+
+
+def coarsest(height: int, width: int, scale: float) -> int:
+    """Tokens of the coarsest level of a picture that is coded at a scale."""
+    rows, columns = coded_size(height, width, scale)
+    return -(-rows // 32) * -(-columns // 32)
+
+
+def complete(height: int, width: int, scale: float) -> int:
+    """Tokens of all levels of a picture that is coded at a scale."""
+    rows, columns = coded_size(height, width, scale)
+    return sum(tokenizer("image").count(MediaInfo("image", height=rows, width=columns)).values())
 
 
 def _blocks(wrong: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ Not here: what a file is really worth (`panglot.budget`), how it is printed (`pa
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from abc import ABC, abstractmethod
@@ -44,9 +43,6 @@ WEIGHTS = {
     "video": "video.safetensors",
     "text": "text.json",
 }
-
-COARSEST = 0.25
-"""The smallest scale that a picture gets in a message with others (`budget.plan`)."""
 
 BLOCK_BUDGETS = (0.25, 1, 4, 13)
 """Tokens for 32x32 pixels of a picture whose worth is told."""
@@ -206,7 +202,9 @@ def rate_at(prices: dict[str, Any], price: float) -> float:
 
 
 class PictureForecast(Forecast):
-    """`alone`: with a budget of its own its scale follows from it, so that even a token will do."""
+    """`alone`: with a budget of its own its scale follows from it. Even a token will do, for 32x32 pixels."""
+
+    least = 1
 
     def __init__(self, path: Path, info: MediaInfo, alone: bool):
         super().__init__(path, info)
@@ -216,9 +214,6 @@ class PictureForecast(Forecast):
         classes = [c for c in curves()["image"] if min(self.height, self.width) >= c["shorter_side_from"]]
         self.curve = classes[-1]
         self.full = self._count(self.height, self.width, STRIDES[-1])
-        self.least = self._count(*coded_size(self.height, self.width, COARSEST), STRIDES[0])
-        if alone:
-            self.least = next(n for n in itertools.count(1) if self._count(*self._scaled(n), STRIDES[0]) <= n)
 
     def _count(self, height: int, width: int, stride: int) -> int:
         return sum(tokenizer("image").count(MediaInfo("image", height=height, width=width), stride=stride).values())
@@ -241,9 +236,8 @@ class PictureForecast(Forecast):
         ]
 
     def budgets(self) -> list[Way]:
-        least = PictureForecast(self.path, self.info, alone=True).least if not self.alone else self.least
         wanted = {round(rate * self.blocks) for rate in BLOCK_BUDGETS}
-        return [self._way(n, alone=True) for n in sorted(wanted) if least <= n < self.full]
+        return [self._way(n, alone=True) for n in sorted(wanted) if self.least <= n < self.full]
 
     def _way(self, tokens: int, alone: bool) -> Way:
         curve, rate = self.curve["budget"], tokens / self.blocks
@@ -255,7 +249,7 @@ class PictureForecast(Forecast):
 
     def at(self, price: float) -> Way:
         tokens = round(rate_at(self.curve["prices"], price * self.blocks) * self.blocks)
-        if self.alone and price >= HIGHEST:
+        if price >= HIGHEST:
             tokens = self.least
         return self._way(min(self.full, max(self.least, tokens)), self.alone)
 

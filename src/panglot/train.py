@@ -3,18 +3,24 @@
 A run is a pure function of its seed: batches and random choices depend on (seed, step) alone, so a run that was killed
 and resumed passes through the same states as one that was not. Parameters are trained with AdamW, or matrices with Muon
 (Jordan et al. 2024, as in torch.optim) and the rest with AdamW; the rate warms up and then falls linearly to zero.
+Asked to stop (Ctrl-C, SIGTERM), a run finishes the step at hand and keeps it; killed, it goes back to the last
+checkpoint. Two runs in one folder would overwrite each other's, so the second is refused.
 
 Not here: data, losses, models; a recipe or the caller brings those.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +54,7 @@ class Schedule:
 
 
 class TrainError(RuntimeError):
-    """A run that cannot go on: a checkpoint of another schedule or model, a loss that is not a number."""
+    """A run that cannot go on: its folder is in use or another run's, or the loss is not a number."""
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -84,9 +90,14 @@ def fit(
     `log.jsonl`; when it holds a checkpoint of the same schedule the run continues from it.
     """
     run.mkdir(parents=True, exist_ok=True)
-    opts = optimizers(model, schedule)
-    start = _resume(model, opts, schedule, run)
-    log = _open_log(run / "log.jsonl", start)
+    with _alone(run), _stop_requests() as asked:
+        opts = optimizers(model, schedule)
+        start = _resume(model, opts, schedule, run)
+        _steps(model, opts, batch, loss, schedule, run, evaluate, start, asked)
+    return model
+
+
+def _steps(model, opts, batch, loss, schedule: Schedule, run: Path, evaluate, start: int, asked: list[int]) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -94,6 +105,7 @@ def fit(
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
+    log = _open_log(run / "log.jsonl", start)
     with ThreadPoolExecutor(1) as ahead, Progress(*columns, console=console) as progress, log:
         task = progress.add_task("training", total=schedule.steps, completed=start, figures="")
         future = ahead.submit(batch, start)
@@ -121,7 +133,49 @@ def fit(
                 log.flush()
                 if save and not console.is_terminal:  # where a bar cannot be seen
                     print(f"step {step + 1} of {schedule.steps}: loss {mean.get('loss', 0):.3f}", file=sys.stderr)
-    return model
+            if asked and not last:
+                if not save:
+                    _save(model, opts, schedule, step + 1, run)
+                progress.stop()
+                print(f"stopped behind step {step + 1}; the same command goes on from there", file=sys.stderr)
+                signal.raise_signal(asked[0])
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Hold the folder of a run. Raises TrainError where another process holds it."""
+    with (run / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainError(f"{run}: another training runs here; wait for it, or choose another folder") from None
+        yield
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that gets the first SIGINT or SIGTERM; a second one, and one after the list was read, acts as ever."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, _frame: object) -> None:
+        asked.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        restore()
 
 
 def _step(model, data, loss, opts, schedule: Schedule, step: int) -> Mapping[str, float]:
