@@ -350,6 +350,8 @@ def test_prices_only_if_given(count):
         (["--for", "claude", "--price", "claude"], ["--price claude", "MODEL=DOLLARS"]),
         (["--for", "claude", "--price", "claude=-1"], ["--price claude=-1", "MODEL=DOLLARS"]),
         (["--for", "claude", "--price", "claude=1/0"], ["--price claude=1/0", "MODEL=DOLLARS"]),
+        (["--for", "claude", "--price", "claude=1e-400000000"], ["--price claude=1e-4", "MODEL=DOLLARS"]),
+        (["--for", "claude", "--price", "claude=1e400"], ["--price claude=1e400", "MODEL=DOLLARS"]),
         (["--for", "claude", "--price", "gpt-5.4=1"], ["gpt-5.4", "--for"]),
     ],
 )

@@ -407,6 +407,25 @@ def test_a_budget_says_that_it_needs_the_whole(panglot_, files, monkeypatch):
     assert "v.pgt: not written" in second
 
 
+def test_a_fault_of_a_message_names_the_file(panglot_, files):
+    refused(panglot_("encode", "photo.png", "sound.wav", "--psnr", "10", "-o", "m.pgt"), "sound.wav: --psnr")
+    refused(
+        panglot_("encode", "photo.png", "text.txt", "--tokens", "50", "--focus", "0,0,5,5", "-o", "m.pgt"), "text.txt"
+    )
+
+
+def test_a_file_named_twice(panglot_, files):
+    code, _, err = panglot_("encode", "photo.png", "photo.png", "-o", "two/")
+    assert (code, err) == (2, "panglot: photo.png: is named twice; name it once\n")
+
+
+def test_closed_outputs_are_no_fault(files):
+    command = [sys.executable, "-m", "panglot.cli", "count", "photo.png"]
+    closed = lambda: (os.close(1), os.close(2))  # noqa: E731
+    done = subprocess.run(command, preexec_fn=closed, timeout=60, check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("psnr", ["10000", "0", "-3", "nan"])
 def test_no_such_quality(panglot_, files, psnr):
     refused(panglot_("encode", "photo.png", "--psnr", psnr, "-o", "i.pgt"), "--psnr", "up to 200")

@@ -150,3 +150,11 @@ def test_lag_survives_inverted_phase_and_keeps_to_its_limit(voice):
     assert measure.lag(x, -np.roll(x, 120), 400) == 120
     assert abs(measure.lag(x, np.roll(x, 120), 50)) <= 50
     assert measure.lag(x[:0], x, 50) == 0
+
+
+@pytest.mark.parametrize("rate", [1, 100, 1000, 4000])
+def test_mel_distance_at_rates_so_low_that_a_band_had_no_bin(rate):
+    sound = Audio(np.random.default_rng(0).standard_normal(4 * rate).astype(np.float32), rate)
+    quieter = Audio(sound.samples / 2, rate)
+    assert measure.mel_distance(sound, sound) == 0
+    assert measure.mel_distance(sound, quieter) == pytest.approx(6.02, abs=0.2)

@@ -112,7 +112,7 @@ def mel_distance(a: Audio, b: Audio) -> float:
 
 def mel_power(samples: np.ndarray, rate: int) -> np.ndarray:
     """Mel power spectrogram, float64 [bands, frames], as `mel_distance` defines it; a full 1 kHz sine peaks at 0.2."""
-    window, hop = max(1, round(0.025 * rate)), max(1, round(0.010 * rate))
+    window, hop = max(2, round(0.025 * rate)), max(1, round(0.010 * rate))
     fft = max(512, 1 << (2 * window - 1).bit_length())  # at least, so that every band has a bin
     frames = max(1, math.ceil((samples.size - window) / hop) + 1)
     padded = np.pad(samples.astype(np.float64), (0, max(0, (frames - 1) * hop + window - samples.size)))
