@@ -51,6 +51,10 @@ REFRESH = 6.0
 """A keyframe is sent again when coded change leaves this many times that error."""
 
 
+LONGEST_HELD = 100_000
+"""Frames that the last picture may stay on behind the last part: a model's budget may end before its video does."""
+
+
 class VideoTokenizer(Tokenizer[Video]):
     """Keeps frame size and rate; `stride` is the finest level of changes, and of keyframes where `keyframe` names no
     finer one; `depth` the codes of sound. A fine keyframe costs once what is then seen in every frame."""
@@ -239,7 +243,7 @@ class VideoTokenizer(Tokenizer[Video]):
             levels = [name for name in child.arrays if name.startswith("change/")]
             if levels != [f"change/{s}" for s in STRIDES[: len(levels)]]:
                 raise CodesError(f"a change needs change/32, change/16, change/8 or a prefix, not {levels}")
-        if frames > most:
+        if frames - most > LONGEST_HELD:
             raise CodesError(f"video codes say {frames} frames, and have at most {most}")
         return height, width, frames, float(fps)
 
