@@ -189,8 +189,9 @@ def _ways(image: Image, wish: Wish, tokens: int) -> Iterator[Codes]:
     """What so many tokens buy: the best blocks at the best scale, and all blocks of a smaller picture."""
     within = replace(wish, tokens=tokens, psnr=None, fidelity=None)
     yield _within([plan(image, within, True)], tokens)[0]
-    for scale in scales(*image.pixels.shape[:2], step=0.95):
-        if complete(*image.pixels.shape[:2], scale) <= tokens:
+    height, width = image.pixels.shape[:2]
+    for scale in scales(height, width, step=0.95):
+        if complete(height, width, scale) <= tokens:
             yield ImagePlan(image, (scale,)).scaled[0].codes
             return
 
