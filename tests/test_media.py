@@ -322,6 +322,20 @@ def test_flash_and_click_stay_together(tmp_path, fps, rate):
         assert abs(2 / fps - (loud > 0.3).argmax() / video.audio.rate) < 0.005
 
 
+def test_the_same_video_becomes_the_same_file_whatever_lies_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = Pillow.fromarray(rng.integers(112, 144, (40, 40, 3), np.uint8))
+    scene = np.asarray(noise.resize((600, 600), Pillow.Resampling.BICUBIC))
+    video = Video(np.stack([scene[3 * i : 3 * i + 240, 5 * i : 5 * i + 320] for i in range(12)]), 8.0)
+    made = set()
+    for n in range(12):
+        waste = [rng.integers(0, 256, int(rng.integers(1000, 3_000_000)), np.uint8) for _ in range(20)]
+        del waste[:: n % 2 + 1]
+        video.save(tmp_path / "v.mp4")
+        made.add((tmp_path / "v.mp4").read_bytes())
+    assert len(made) == 1
+
+
 def test_sound_that_starts_late_and_ends_early(tmp_path):
     path = tmp_path / "v.mp4"
     with av.open(str(path), "w", format="mp4") as container:

@@ -141,10 +141,10 @@ def test_an_emoji_is_drawn_large_and_never_mirrored(drawing):
 
 
 @pytest.mark.parametrize("word", scenes.OBJECTS)
-def test_a_sticker_shows_neither_the_colour_nor_the_place_that_is_held_back(tmp_path, word):
+def test_a_sticker_shows_no_colour_place_or_number_that_is_held_back(tmp_path, word):
     Pillow.new("RGB", (128, 128), (251, 3, 251)).convert("RGBA").save(tmp_path / "full.png")
-    held, grounds, places, sizes = scenes.unseen(word), set(), set(), set()
-    for n in range(150):
+    held, grounds, places, numbers = scenes.unseen(word), set(), set(), set()
+    for n in range(300):
         pixels = pictures.sticker(tmp_path / "full.png", word, rng("sticker", n)).pixels
         ink = np.abs(pixels.astype(float) - (251, 3, 251)).max(axis=2) < 1
         y, x = np.nonzero(ink)
@@ -152,14 +152,15 @@ def test_a_sticker_shows_neither_the_colour_nor_the_place_that_is_held_back(tmp_
         assert (pixels[~ink] == ground).all()
         for name, colour in scenes.COLOURS.items():
             assert np.linalg.norm(ground - np.asarray(colour, float)) >= (80 if name == held["colour"] else 48)
-        size = int(np.sqrt(ink.sum()))
         grounds.add(tuple(ground.tolist()))
-        sizes.add(size)
-        edges = {"left": x.min() < 4, "right": x.max() > 59, "top": y.min() < 4, "bottom": y.max() > 59}
-        places |= {name for name, there in edges.items() if there}
-    assert sizes == {pictures.OBJECT, pictures.SMALL}
+        if ink.sum() == pictures.OBJECT**2:
+            edges = {"left": x.min() < 4, "right": x.max() > 59, "top": y.min() < 4, "bottom": y.max() > 59}
+            places |= {name for name, there in edges.items() if there}
+        else:
+            numbers.add(ink.sum() / pictures.SMALL**2)
     assert places == set(scenes.PLACES) - {held["place"]}
-    assert len(grounds) == 150
+    assert numbers == {1, 2, 3, 4} - {scenes.COUNTS[held["count"]]}
+    assert len(grounds) == 300
 
 
 def test_a_plain_photo_is_the_centre(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from panglot.media import Image
 
 SIDE = 64
 EMOJI_TRAIN, EMOJI_HELD = 20, 3
-STICKERS = 30
+STICKERS = 150
 PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 320, 8
 HAND_VARIANTS = 3
 DIGITS_TRAIN, DIGITS_HELD = 100, 10
@@ -102,20 +103,29 @@ def emoji(path: Path, _word: str, rng: Generator) -> Image:
 
 
 def sticker(path: Path, word: str, rng: Generator) -> Image:
-    """One emoji on a ground of any colour, as large and standing as in a scene, but never at the place held back.
+    """An emoji on a ground of any colour, alone or several times, as in a scene; never at the place or in the number
+    that is held back.
 
-    A drawing whose grounds are few is known with them: on a colour that training had not shown with it, 11 of 36 were
-    told, though 98 % were on the usual grounds.
+    A drawing whose grounds are few is known with them: on colours that training had not shown, 41 % of the objects of
+    scenes were told with none of these, 63 % with 30 of each drawing, though 98 % on grounds that were usual.
     """
-    canvas, barred = any_ground(word, rng), forbidden(word).get("place")
-    large = rng.random() < 0.6
-    size, edge = (OBJECT, 16) if large else (SMALL, 34)
-    steps = (0, 8, 16) if large else (2, 34)
-    ends = {"left": (0, steps[0]), "right": (0, steps[-1]), "top": (1, steps[0]), "bottom": (1, steps[-1])}
-    free = [(x, y) for x in steps for y in steps if barred is None or (x, y)[ends[barred][0]] != ends[barred][1]]
-    x, y = np.clip(np.add(free[int(rng.integers(len(free)))], rng.integers(-1, 2, 2)), 0, edge)
-    paste(canvas, stamp(path, size), x, y)
+    canvas, held = any_ground(word, rng), forbidden(word)
+    if rng.random() < 0.6:
+        steps, barred = (0, 8, 16), held.get("place")
+        edge = {"left": (0, 0), "right": (0, 16), "top": (1, 0), "bottom": (1, 16)}.get(barred or "")
+        free = [at for at in product(steps, steps) if edge is None or at[edge[0]] != edge[1]]
+        x, y = np.clip(np.add(free[int(rng.integers(len(free)))], rng.integers(-1, 2, 2)), 0, steps[-1])
+        paste(canvas, stamp(path, OBJECT), x, y)
+    else:
+        numbers = [1, *(n for name, n in COUNTS.items() if name != held.get("count"))]
+        several(canvas, path, numbers[int(rng.integers(len(numbers)))], rng)
     return Image(np.asarray(canvas))
+
+
+def several(canvas: Pillow.Image, path: Path, number: int, rng: Generator) -> None:
+    """Paste so many small emoji into quarters of the picture."""
+    for corner in rng.permutation(4)[:number]:
+        paste(canvas, stamp(path, SMALL), 2 + 32 * (corner % 2), 2 + 32 * (corner // 2))
 
 
 def photo(path: Path, plain: bool, mirror: bool, rng: Generator) -> Image:
@@ -151,8 +161,7 @@ def scene(path: Path, shown: Scene, rng: Generator) -> Image:
         dx, dy = rng.integers(0, 2, 2)
         paste(canvas, stamp(path, OBJECT), x + dx * (1 if x == 0 else -1), y + dy * (1 if y == 0 else -1))
     else:
-        for corner in rng.permutation(4)[: COUNTS[shown.value]]:
-            paste(canvas, stamp(path, SMALL), 2 + 32 * (corner % 2), 2 + 32 * (corner // 2))
+        several(canvas, path, COUNTS[shown.value], rng)
     return Image(np.asarray(canvas))
 
 

@@ -165,7 +165,9 @@ def _picture_track(container: Any, first: Video) -> Any:
     stream = container.add_stream("libx264", rate=rate)
     stream.width, stream.height = width, height
     stream.pix_fmt = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
-    stream.options = {"preset": "veryfast", "crf": "17"}
+    # No B-frames, no weighted prediction: looking ahead for them, x264 reads memory that it has not set, and the same
+    # video becomes other bytes each time.
+    stream.options = {"preset": "veryfast", "crf": "17", "bf": "0", "weightp": "0"}
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, as H.273 numbers it
     context.color_range = 1  # limited
