@@ -25,6 +25,7 @@ TRAIN = (
     *(item(concept, kind="draw it", name="emoji") for concept in ("dog", "cat", "sun")),
     *(item(concept, "audio", "say it", "voices", voice="a") for concept in ("dog", "cat", "sun", "alexa")),
     item("dog", kind="scene", name="scenes", seen=True),
+    item("dog", kind="sticker", name="stickers"),
 )
 HELD = (
     *(item("dog", n=n) for n in (10, 11)),
@@ -68,6 +69,7 @@ def test_rows_ask_for_what_training_has_of_the_same_concepts():
     assert not any(given == "speech (say it)" and want == "image" for given, want, _ in names)  # alexa has no picture
     assert not any("scene" in given or kind == "scene" for given, _, kind in names)
     assert not any(want == "video" for _, want, _ in names)
+    assert not any(kind == "sticker" for _, _, kind in names)  # none is held out
 
 
 def test_what_is_rendered_is_closed_and_what_is_recorded_is_not():

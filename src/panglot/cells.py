@@ -92,8 +92,10 @@ class Material:
         return found
 
     def kinds(self, modality: str) -> list[str]:
-        """The kinds of a modality, scenes apart."""
-        return sorted(kind for m, kind in self.concepts if m == modality)
+        """The kinds of a modality that training has and that are held out too, scenes apart: of no other can it be
+        told how well they are judged."""
+        held = {(item.modality, item.kind) for item in self.held if not item.is_scene}
+        return sorted(kind for m, kind in self.concepts.keys() & held if m == modality)
 
     @cached_property
     def words(self) -> tuple[Item, ...]:
