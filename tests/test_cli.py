@@ -221,6 +221,8 @@ def test_outputs_that_cannot_be(panglot_, files):
     Path("plain").touch()
     refused(panglot_("decode", "t.pgt", "-o", "plain"), "plain", "is a file")
     refused(panglot_("inspect", "text.txt", "--report", "plain"), "plain", "is a file")
+    if Path("/proc/self").exists():
+        refused(panglot_("inspect", "text.txt", "--report", "/proc/page"), "/proc/page: cannot be made there")
 
 
 def test_two_files_for_one_name(panglot_, files):
@@ -329,6 +331,15 @@ def test_a_disk_that_takes_no_more(files):
     assert done.stderr.count("\n") == 1
     assert "t.pgt" in done.stderr
     assert not [name for name in listing() if "t.pgt" in name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_standard_output_is_no_fault_of_the_file(files):
+    command = f"{sys.executable} -m panglot.cli inspect text.txt --json > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("panglot: standard output: the disk is full")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_reader_that_leaves_early_is_no_fault(files):

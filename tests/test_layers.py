@@ -11,7 +11,7 @@ PACKAGE = Path(panglot.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    {"_limits"},
+    {"_limits", "_memory"},
     {"media", "_source", "_images", "_isolate", "_containers", "_writers"},
     {"tokenizers.base"},
     {"tokenizers.flags"},

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 
+STDOUT = "standard output"
+"""Its name in a fault."""
+
 
 class BadInput(Exception):
     """A fault of the command line or of a file: one line, with the remedy."""
@@ -58,6 +61,8 @@ class Log:
         except BrokenPipeError:  # whoever read our output has seen enough: no fault of the file
             raise
         except faults as error:
+            if getattr(error, "filename", None) == STDOUT:  # nor is this
+                raise
             self.failed = True
             line = fault(file, error)
             print(f"panglot: {line}", file=sys.stderr)
@@ -113,7 +118,12 @@ class Log:
 
     @staticmethod
     def object_line(value: dict[str, Any]) -> None:
-        print(json.dumps(value, allow_nan=False), flush=True)
+        try:
+            print(json.dumps(value, allow_nan=False), flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, STDOUT) from None
 
 
 def print_table(result: Inspection) -> None:

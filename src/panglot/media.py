@@ -26,6 +26,7 @@ import numpy as np
 
 from panglot import _limits
 from panglot._limits import MediaError, TooLongError, refuse
+from panglot._memory import give_back
 from panglot._source import File, Source, identify
 
 if TYPE_CHECKING:
@@ -356,6 +357,7 @@ class MediaStream(Iterator["Audio | Video"]):
         )
 
     def __next__(self) -> Audio | Video:
+        give_back()  # what coding the piece before has left
         try:
             return next(self._pieces)
         except BaseException:

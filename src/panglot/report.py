@@ -60,8 +60,11 @@ def staged(folder: Path) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, "holds a page that is no panglot report; choose another folder", str(page))
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is a file; name a folder", str(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except FileNotFoundError:  # of a part of the path, or of a file system that makes no folders
+        raise NotADirectoryError(errno.ENOTDIR, "cannot be made there; choose another folder", str(folder)) from None
     try:
         yield work
         files = sorted((p for p in work.rglob("*") if p.is_file()), key=lambda p: (p.suffix == ".html", p))
