@@ -140,7 +140,7 @@ def test_a_request_is_read_once_however_many_answers_it_gets(ours, monkeypatch):
         Transformer, "prefill", lambda model, rows, cache: read.append(len(rows)) or prefill(model, rows, cache)
     )
     three = ours.answers([some_image(20, 50)], "audio", 3, settings=Settings(8))
-    assert read == [1, 2]  # for the words; then the request, and none at all, for guidance
+    assert read == [1, 3]  # for the words; then the request, the same in words, and none at all, for guidance
     assert three[0] == ours.answers([some_image(20, 50)], "audio", 1, settings=Settings(8))[0]
 
 
@@ -157,9 +157,13 @@ def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
     asked = []
     run = generate._Run
 
-    def watched(owner, prompts, wanted, settings, told):
-        asked.append((wanted, [[part if isinstance(part, str) else part.modality for part in p] for p in prompts]))
-        return run(owner, prompts, wanted, settings, told)
+    def watched(owner, prompts, wanted, settings, told, briefs=()):
+        shown = [
+            [[part if isinstance(part, str) else part.modality for part in p] for p in view]
+            for view in (prompts, briefs)
+        ]
+        asked.append((wanted, *shown))
+        return run(owner, prompts, wanted, settings, told, briefs)
 
     monkeypatch.setattr(generate, "_Run", watched)
     settings = Settings(8, longest=8)
@@ -167,16 +171,31 @@ def test_what_is_given_is_first_said_in_words(ours, monkeypatch):
     answers = ours.answer_all(requests, "image", settings=settings)
     assert [[codes.modality for codes in answer] for answer in answers] == [["image"]] * 3
     seen = [["ask", "image", "give"], ["ask", "image", "text", "give"]]
+    briefs = [["ask", "text", "give"], ["ask", "text", "give"], ["ask", "text", "text", "give"]]
     assert asked == [
-        (["text"], seen),
-        (["image"], [["ask", "text", "give"], *([*prompt, "text"] for prompt in seen)]),
+        (["text"], seen, []),
+        (["image"], [["ask", "text", "give"], *([*prompt, "text"] for prompt in seen)], briefs),
     ]
     asked.clear()
     ours.answer_all(requests, "text", settings=settings)
     ours.answer_all(requests, "image", settings=replace(settings, words=False))
     mute = Panglot(ours.model, ours.layout, ours.fit, learned=("image", "audio", "video"))
     mute.answer_all(requests, "image", settings=settings)
-    assert [wanted for wanted, _ in asked] == [["text"], ["image"], ["image"]]
+    assert [(wanted, briefs) for wanted, _, briefs in asked] == [(["text"], []), (["image"], []), (["image"], [])]
+
+
+def test_words_of_what_is_given_weigh_more_than_it_does(ours):
+    """With guidance, scores are those of the words, a quarter of the way to those of the medium, and away from none."""
+    prompt = [ours._prompt([some_image(20, 50)])]
+    briefs = ours._say(prompt, Settings(8))
+    rows = [prompt[0], briefs[0], []]
+    apart = [generate._Run(ours, [row], ["audio"], Settings(8, guidance=1.0), None) for row in rows]
+    together = generate._Run(ours, prompt, ["audio"], Settings(8, guidance=3.0), None, briefs)
+    start = ours.layout.starts["audio/1"]
+    full, brief, none = (run._scores([0], start, start + 20) for run in apart)
+    wanted = 0.25 * full + 0.75 * brief + 2 * (brief - none)
+    np.testing.assert_allclose(together._scores([0], start, start + 20), wanted, rtol=1e-4, atol=1e-4)
+    assert np.abs(full - brief).max() > 1e-3
 
 
 def test_a_video_is_read_with_the_keyframes_that_were_learned():

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from panglot import checkpoint
 from panglot.fitting import Fit
@@ -86,6 +87,9 @@ often than not, as those were in training: spoken words of 19 tokens instead of 
 
 WORDS = 64
 """Characters, roughly, in which is said what is given."""
+
+GIVEN = 0.25
+"""Weight of what is given in other media, against what it was said to be; both are what is answered to."""
 
 Told = Callable[[int, str, int], None]
 """Called with the row, the alphabet and the symbol of every token that was drawn."""
@@ -169,19 +173,25 @@ class Panglot:
         if not prompts or n < 1:
             return []
         with torch.inference_mode():
+            briefs = None
             if settings.words and "text" in self.learned and wanted and wanted[0] != "text":
-                self._say(prompts, settings)
-            return _Run(self, [p for p in prompts for _ in range(n)], wanted, settings, told).finish()
+                briefs = self._say(prompts, settings)
+            repeated = [[p for p in parts for _ in range(n)] for parts in (prompts, briefs or ())]
+            return _Run(self, repeated[0], wanted, settings, told, repeated[1]).finish()
 
-    def _say(self, prompts: list[list[Part]], settings: Settings) -> None:
-        """Put words for what is given in other media behind the request."""
-        media = [p for p in prompts if any(isinstance(part, Codes) and part.modality != "text" for part in p)]
-        if media:
-            said = _Run(
-                self, media, ["text"], replace(settings, tokens=None, temperature=0.0, longest=WORDS), None
-            ).finish()
-            for prompt, codes in zip(media, said, strict=True):
-                prompt += codes
+    def _say(self, prompts: list[list[Part]], settings: Settings) -> list[list[Part]]:
+        """Put words for what is given in other media behind the requests; returns the requests in words alone."""
+        media = [p for p in prompts if any(map(_is_medium, p))]
+        if not media:
+            return []
+        brief = replace(settings, tokens=None, temperature=0.0, longest=WORDS)
+        said = iter(_Run(self, media, ["text"], brief, None).finish())
+        briefs = []
+        for prompt in prompts:
+            words = next(said) if any(map(_is_medium, prompt)) else []
+            briefs.append([*prompt[:1], *words, *(part for part in prompt[1:] if not _is_medium(part))])
+            prompt += words
+        return briefs
 
     def encoded(self, medium: Media | str) -> Codes:
         """The codes of an input, at the sizes that the model knows."""
@@ -218,18 +228,36 @@ def load(path: str | Path | None = None) -> Panglot:
     return Panglot.load(path)
 
 
-class _Run:
-    """Rows that are drawn side by side, and beside each, with guidance, the same without its request."""
+def _is_medium(part: Part) -> bool:
+    return isinstance(part, Codes) and part.modality != "text"
 
-    def __init__(self, owner: Panglot, prompts: list[list[Part]], wanted: list[str], settings: Settings, told):
+
+class _Run:
+    """Rows that are drawn side by side, and beside each, with guidance, the same without its request.
+
+    briefs: the requests in words alone, where some give other media. Then there is a third row of each: answers follow
+    a mean of both (GIVEN), and guidance moves them as the words do (two conditions, as in arXiv 2211.09800). After a
+    long medium the word that was just said counted for too little.
+    """
+
+    def __init__(
+        self,
+        owner: Panglot,
+        prompts: list[list[Part]],
+        wanted: list[str],
+        settings: Settings,
+        told: Told | None,
+        briefs: list[list[Part]] = [],  # noqa: B006 - not changed
+    ):
         self.owner, self.settings, self.wanted, self.told = owner, settings, wanted, told
         layout = owner.layout
         self.grammar = Grammar(layout, owner.bounds(settings))
         self.guided = settings.guidance != 1 and wanted != ["text"]
         self.random = [np.random.default_rng([settings.seed, i]) for i in range(len(prompts))]
         bos = mark(layout, "bos")
-        rows = [np.concatenate([bos, *(self._ids(part) for part in prompt)]) for prompt in prompts]
-        rows += [bos] * (len(prompts) if self.guided else 0)
+        views = [prompts, *([briefs] if briefs else []), [[]] * len(prompts)] if self.guided else [prompts]
+        self.views = len(views)
+        rows = [np.concatenate([bos, *(self._ids(part) for part in prompt)]) for view in views for prompt in view]
         first = {row.tobytes(): row for row in rows}  # each prompt is read once, however many answers it gets
         places = {key: place for place, key in enumerate(first)}
         longest, positions = max(map(len, rows)), owner.model.config.positions
@@ -281,8 +309,7 @@ class _Run:
         """Feed the drawn tokens; rows that are complete leave the batch."""
         if len(kept) < len(self.live):
             count = len(self.live)
-            both = kept + [count + place for place in kept] if self.guided else kept
-            self.cache.keep(torch.tensor(both))
+            self.cache.keep(torch.tensor([view * count + place for view in range(self.views) for place in kept]))
             self.live = [self.live[place] for place in kept]
             tokens = [tokens[place] for place in kept]
         if self.cache.used == self.cache.slots:
@@ -290,7 +317,7 @@ class _Run:
             if self.cache.used == positions:
                 raise GenerateError("the model's context is full before the answer is complete: ask for fewer tokens")
             self.cache.grow(min(2 * self.cache.slots, positions))
-        ids = torch.tensor(tokens * (2 if self.guided else 1))[:, None]
+        ids = torch.tensor(tokens * self.views)[:, None]
         self.hidden = self.owner.model.step(ids, self.cache)[:, 0]
 
     def _draw(self) -> list[int]:
@@ -323,12 +350,16 @@ class _Run:
 
     def _scores(self, places: list[int], start: int, stop: int) -> np.ndarray:
         """Logits [len(places), stop - start], those of media guided."""
-        model, hidden = self.owner.model, self.hidden
-        logits = model.logits(hidden[places], start, stop)
-        starts = self.owner.layout.starts
+        starts, count = self.owner.layout.starts, len(self.live)
+
+        def seen(view: int) -> Tensor:
+            return self.owner.model.logits(self.hidden[[view * count + place for place in places]], start, stop)
+
+        logits = seen(0)
         if self.guided and start > starts["mark"] and start != starts["budget"]:
-            without = model.logits(hidden[[len(self.live) + place for place in places]], start, stop)
-            logits = without + self.settings.guidance * (logits - without)
+            brief = seen(self.views - 2)
+            logits = brief + GIVEN * (logits - brief)  # in this order, so that equal ones stay what they are
+            logits += (self.settings.guidance - 1) * (brief - seen(self.views - 1))
         return logits.numpy()
 
     def _choose(self, row: int, scores: np.ndarray) -> int:
