@@ -1,6 +1,6 @@
 """Where tokens go: uniform, random, variance, the predictor and the oracle at equal tokens, split flags included.
 
-    python benchmarks/allocation.py --data DATA [--json] [--only 'image*,focus'] [--limit 12]
+    python benchmarks/allocation.py --data DATA [--json] [--only 'image*,focus'] [--limit 12] [--fixed WEIGHTS]
 
 Pictures of bench/kodak and bench/dreambooth. At each budget - the tokens of uniform stride 16, and half of all - every
 way of choosing blocks gets the same tokens and the same scaled picture, but for the uniform rows, which keep the
@@ -18,11 +18,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from _common import Cell, Options, Table, choose, entries, load, options, report, rows_or_notes, tokenizer
+from _common import Cell, Missing, Options, Table, choose, entries, load, options, report, rows_or_notes, tokenizer
 from PIL import Image as Pil
 
 from panglot import budget, detail
@@ -31,6 +32,7 @@ from panglot.budget import Wish
 from panglot.measure import psnr, ssim
 from panglot.media import Audio, Image, Video
 from panglot.tokenizers.base import Codes
+from panglot.tokenizers.image import ImageTokenizer
 
 SETS = ("bench/kodak", "bench/dreambooth")
 PAUSE = 0.5
@@ -63,6 +65,7 @@ class Pictures:
         rows = [row for name in SETS for row in choose(entries(opts.folder(name)), opts.limit or 12, opts.seed)]
         self.images = [load(row["path"], Image) for row in rows]
         self.tok: Any = tokenizer("image")
+        self.fixed: Path | None = opts.extra["fixed"]
         self.rng = np.random.default_rng(opts.seed)
 
     def db(self, image: Image, codes: Codes) -> float:
@@ -170,6 +173,17 @@ class Pictures:
                 times.append(perf_counter() - start)
         extra = 100 * (sum(with_gains) / sum(plain) - 1)
         return {"what": "extra encode time of the predictor, %", "value": extra, "wanted": "< 20"}
+
+    def tax(self) -> dict[str, Cell]:
+        """What one model for all budgets costs, against one that was trained for the tokens of stride 16 alone."""
+        if self.fixed is None:
+            raise Missing("name the weights that `recipes/train_image.py --stride 16` made, with --fixed")
+        single = ImageTokenizer.load(self.fixed)
+        more = []
+        for image in self.images:
+            decoded = [tok.decode(tok.encode(image, stride=16)) for tok in (single, self.tok)]
+            more.append(psnr(image.pixels, decoded[0].pixels) - psnr(image.pixels, decoded[1].pixels))
+        return number("dB more at stride 16 of a model trained for it alone", more, "-")
 
     def focus(self) -> dict[str, Cell]:
         """PSNR inside a quarter of the sides, at the tokens of uniform stride 16."""
@@ -297,7 +311,7 @@ def thumbnail(pixels: np.ndarray, name: str, budget_bytes: int) -> tuple[np.ndar
 
 
 TABLES = ("image/stride 16", "image/half")
-SINGLE = ("near", "predictor time", "focus", "sound/esc10", "sound/speech with pauses", "video", "flat", "noise")
+SINGLE = ("near", "predictor time", "tax", "focus", "sound/esc10", "sound/speech with pauses", "video", "flat", "noise")
 
 
 def singles(opts: Options, pictures: Callable[[], Pictures]) -> dict[str, Callable[[], Mapping[str, Cell]]]:
@@ -305,6 +319,7 @@ def singles(opts: Options, pictures: Callable[[], Pictures]) -> dict[str, Callab
     return {
         "near": lambda: pictures().near(),
         "predictor time": lambda: pictures().predictor_time(),
+        "tax": lambda: pictures().tax(),
         "focus": lambda: pictures().focus(),
         "sound/esc10": lambda: sounds.row("bench/esc10", "bench/esc10", False, 5),
         "sound/speech with pauses": lambda: sounds.row("speech with pauses", "bench/commonvoice", True, 5),
@@ -315,7 +330,8 @@ def singles(opts: Options, pictures: Callable[[], Pictures]) -> dict[str, Callab
 
 
 def main() -> None:
-    opts = options(__doc__ or "", [*TABLES, *SINGLE, "photo"])
+    fixed = {"type": Path, "help": "image weights trained for stride 16 alone"}
+    opts = options(__doc__ or "", [*TABLES, *SINGLE, "photo"], fixed=fixed)
     made: list[Pictures] = []
 
     def pictures() -> Pictures:

@@ -5,12 +5,16 @@ the linear optimum (PCA analysis, least-squares synthesis), which is already a w
 added to it to lower the squared error after every level at once, while blocks of the finer levels are absent, most
 often those that the coarser levels describe well.
 (The shipped weights learned with random blocks absent; going on from them like this gained nothing, see docs/log.md.)
+`--stride 16` trains for one length instead, all blocks down to that stride and nothing else counted, to see what it
+costs to serve every budget with one model (`benchmarks/allocation.py --fixed`).
 Squared error, because at these rates the number of merit is PSNR and no perceptual weights can be fetched.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,12 +63,15 @@ class Presence:
         return self.before
 
 
-def loss(model: Pyramid, batch, step: int) -> tuple[Tensor, dict[str, float]]:
+def loss(
+    model: Pyramid, batch, step: int, weights: Sequence[float] = WEIGHTS, complete: bool = False
+) -> tuple[Tensor, dict[str, float]]:
+    """complete: no block is absent."""
     picture = torch.from_numpy(batch).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        decoded, _ = model(picture, choose=Presence(picture))
+        decoded, _ = model(picture, choose=None if complete else Presence(picture))
     errors = [((d.float() - picture) ** 2).mean((1, 2, 3)) for d in decoded]
-    total = sum(w * torch.log(e + 1e-3).mean() for w, e in zip(WEIGHTS, errors, strict=True))
+    total = torch.stack([w * torch.log(e + 1e-3).mean() for w, e in zip(weights, errors, strict=True)]).sum()
     figures = {
         f"db{s}": -10 * torch.log10(e.detach() / 4).mean().item() for s, e in zip((32, 16, 8), errors, strict=True)
     }
@@ -93,6 +100,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path(".cache/image"))
     parser.add_argument("--out", type=Path, default=Path("src/panglot/assets/image.safetensors"))
     parser.add_argument("--init", type=Path, help="go on from these weights instead of the linear optimum")
+    parser.add_argument("--stride", type=int, choices=STRIDES, help="for this length only")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=16)
@@ -104,7 +112,8 @@ def main() -> None:
     model = trained(args.init) if args.init else linear_start(sets)
     model = model.to(memory_format=torch.channels_last)
     schedule = Schedule(steps=args.steps, lr=args.lr, checkpoint_every=250)
-    fit(model, PictureBatches(sets, 128, args.batch, seed=2), loss, schedule, args.run)
+    goal = partial(loss, weights=[float(s == args.stride) for s in STRIDES], complete=True) if args.stride else loss
+    fit(model, PictureBatches(sets, 128, args.batch, seed=2), goal, schedule, args.run)
     save_weights(model, model.config.to_dict(), args.out)
 
 
