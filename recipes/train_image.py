@@ -63,13 +63,17 @@ class Presence:
         return self.before
 
 
+def everywhere(level: int, picture: Tensor | None) -> None:
+    """Chooses all blocks of every level."""
+
+
 def loss(
     model: Pyramid, batch, step: int, weights: Sequence[float] = WEIGHTS, complete: bool = False
 ) -> tuple[Tensor, dict[str, float]]:
     """complete: no block is absent."""
     picture = torch.from_numpy(batch).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        decoded, _ = model(picture, choose=None if complete else Presence(picture))
+        decoded, _ = model(picture, choose=everywhere if complete else Presence(picture))
     errors = [((d.float() - picture) ** 2).mean((1, 2, 3)) for d in decoded]
     total = torch.stack([w * torch.log(e + 1e-3).mean() for w, e in zip(weights, errors, strict=True)]).sum()
     figures = {
