@@ -4,7 +4,7 @@
 #     recipes/mini.sh DATA [WORK]
 #
 # DATA is the material that docs/data.md lists, WORK a folder for everything that is made (.cache by default). espeak-ng
-# is needed for the picture book. About 3, 8 and 120 minutes on two cores that compute in bfloat16 (twice as long on
+# is needed for the picture book. About 3, 11 and 120 minutes on two cores that compute in bfloat16 (twice as long on
 # others), and 30 for the marks; each step goes on where it was stopped. What is in src/panglot/assets/mini was trained in
 # seven runs, see its card; this is one as long as the last two of them.
 set -eu

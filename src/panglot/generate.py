@@ -173,11 +173,11 @@ class Panglot:
         if not prompts or n < 1:
             return []
         with torch.inference_mode():
-            briefs = None
+            briefs: list[list[Part]] = []
             if settings.words and "text" in self.learned and wanted and wanted[0] != "text":
                 briefs = self._say(prompts, settings)
-            repeated = [[p for p in parts for _ in range(n)] for parts in (prompts, briefs or ())]
-            return _Run(self, repeated[0], wanted, settings, told, repeated[1]).finish()
+            each, brief = ([p for p in view for _ in range(n)] for view in (prompts, briefs))
+            return _Run(self, each, wanted, settings, told, brief).finish()
 
     def _say(self, prompts: list[list[Part]], settings: Settings) -> list[list[Part]]:
         """Put words for what is given in other media behind the requests; returns the requests in words alone."""
@@ -247,7 +247,7 @@ class _Run:
         wanted: list[str],
         settings: Settings,
         told: Told | None,
-        briefs: list[list[Part]] = [],  # noqa: B006 - not changed
+        briefs: Sequence[list[Part]] = (),
     ):
         self.owner, self.settings, self.wanted, self.told = owner, settings, wanted, told
         layout = owner.layout
@@ -357,7 +357,7 @@ class _Run:
 
         logits = seen(0)
         if self.guided and start > starts["mark"] and start != starts["budget"]:
-            brief = seen(self.views - 2)
+            brief = seen(1) if self.views == 3 else logits
             logits = brief + GIVEN * (logits - brief)  # in this order, so that equal ones stay what they are
             logits += (self.settings.guidance - 1) * (brief - seen(self.views - 1))
         return logits.numpy()
