@@ -41,6 +41,7 @@ LAYERS = (
     {"decoding"},
     {"model"},
     {"checkpoint"},
+    {"rereading"},
     {"generate"},
     {"mixing"},
     {"learning"},

@@ -105,10 +105,19 @@ def test_training_shows_no_held_back_pair_and_held_has_as_many_seen_as_new():
         pairs = {(s.object, value) for s in train for value in (s.colour, s.value)}
         new = [s for s in held if s not in train]
         assert new
+        assert {s.colour for s in held} <= set(scenes.COLOURS)
+        assert {s.colour for s in train} == set(scenes.TAUGHT_COLOURS)
+        assert {s.value for s in train} == set(scenes.TAUGHT[relation])
         assert len(held) == 2 * len(new)
         for s in new:
             assert (s.object, s.colour) not in pairs or (s.object, s.value) not in pairs
             assert pictures.scene_row(s, "scene", "noto")["seen"] is False
+
+
+def test_colours_of_training_alone_are_far_from_those_that_are_held_back():
+    for name, rgb in scenes.MORE_COLOURS.items():
+        apart = [np.linalg.norm(np.subtract(rgb, other)) for n, other in scenes.TAUGHT_COLOURS.items() if n != name]
+        assert min(apart) > 70, name
 
 
 def test_other_grounds_are_no_colour_of_a_scene():
@@ -154,11 +163,11 @@ def test_a_sticker_shows_no_colour_place_or_number_that_is_held_back(tmp_path, w
             assert np.linalg.norm(ground - np.asarray(colour, float)) >= (80 if name == held["colour"] else 48)
         grounds.add(tuple(ground.tolist()))
         if ink.sum() == pictures.OBJECT**2:
-            edges = {"left": x.min() < 4, "right": x.max() > 59, "top": y.min() < 4, "bottom": y.max() > 59}
-            places |= {name for name, there in edges.items() if there}
+            corner = 8 * round(x.min() / 8), 8 * round(y.min() / 8)
+            places |= {name for name, at in pictures.CORNERS.items() if at == corner}
         else:
             numbers.add(ink.sum() / pictures.SMALL**2)
-    assert places == set(scenes.PLACES) - {held["place"]}
+    assert places == set(scenes.TAUGHT["place"]) - {held["place"]}
     assert numbers == {1, 2, 3, 4} - {scenes.COUNTS[held["count"]]}
     assert len(grounds) == 300
 

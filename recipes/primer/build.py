@@ -30,7 +30,7 @@ from rich.table import Table
 
 from panglot.media import MediaError
 
-VERSION = 6
+VERSION = 7
 """Of the files: a folder of another version is not mixed with this one."""
 
 CREDITS = """# Sources of the primer

@@ -28,7 +28,7 @@ from pictures import (
     stamp,
 )
 from PIL import Image as Pillow
-from scenes import COLOURS, MOTIONS, Scene, forbidden
+from scenes import MOTIONS, TAUGHT_COLOURS, Scene, forbidden
 
 from panglot.media import Audio, Video
 
@@ -92,7 +92,7 @@ def clip(path: Path, motion: str, sound: Path, rng: Generator) -> Video:
 
 def scene_clip(path: Path, shown: Scene, sound: Path, rng: Generator) -> Video:
     """A smaller picture moving over a plain colour."""
-    canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
+    canvas = Pillow.new("RGB", (SIDE, SIDE), near(TAUGHT_COLOURS[shown.colour], rng))
     return Video(film(canvas, path, track(shown.value, OBJECT, rng)), FPS, soundtrack(sound))
 
 

@@ -8,30 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 from concepts import BY_WORD, CONCEPTS, Concept
 from items import Item, Source, generator, slug, sources
 from PIL import Image as Pillow
-from scenes import COLOURS, COUNTS, OBJECTS, Scene, forbidden, grid
+from scenes import COLOURS, COUNTS, OBJECTS, TAUGHT_COLOURS, Scene, forbidden, grid, taught
 
 from panglot.media import Image
 
 SIDE = 64
 EMOJI_TRAIN, EMOJI_HELD = 20, 3
-STICKERS = 150
+STICKERS = 100
 PHOTOS_A_CONCEPT, PICTURES_A_CONCEPT, VARIANTS = 100, 320, 8
 HAND_VARIANTS = 3
 DIGITS_TRAIN, DIGITS_HELD = 100, 10
-SCENES_TRAIN = 10
-OTHERS_TRAIN = {"place": 24, "count": 18, "motion": 12}
+SCENES_TRAIN = 5
+OTHERS_TRAIN = {"place": 108, "count": 36, "motion": 12}
 """Combinations of every drawing that is no object of the held-back ones: all of the stills."""
 OBJECT, SMALL = 48, 28
 """Pixels of the object of a scene, and the smallest emoji; of each of several objects."""
 
-CORNERS = {"left": (0, 8), "right": (16, 8), "top": (8, 0), "bottom": (8, 16)}
+CORNERS = {
+    "left": (0, 8),
+    "right": (16, 8),
+    "top": (8, 0),
+    "bottom": (8, 16),
+    "middle": (8, 8),
+    "top left": (0, 0),
+    "top right": (16, 0),
+    "bottom left": (0, 16),
+    "bottom right": (16, 16),
+}
 """Where its upper left corner is."""
 
 Colour = Sequence[int]
@@ -111,10 +120,8 @@ def sticker(path: Path, word: str, rng: Generator) -> Image:
     """
     canvas, held = any_ground(word, rng), forbidden(word)
     if rng.random() < 0.6:
-        steps, barred = (0, 8, 16), held.get("place")
-        edge = {"left": (0, 0), "right": (0, 16), "top": (1, 0), "bottom": (1, 16)}.get(barred or "")
-        free = [at for at in product(steps, steps) if edge is None or at[edge[0]] != edge[1]]
-        x, y = np.clip(np.add(free[int(rng.integers(len(free)))], rng.integers(-1, 2, 2)), 0, steps[-1])
+        free = [at for name, at in CORNERS.items() if name != held.get("place")]
+        x, y = np.clip(np.add(free[int(rng.integers(len(free)))], rng.integers(-1, 2, 2)), 0, SIDE - OBJECT)
         paste(canvas, stamp(path, OBJECT), x, y)
     else:
         numbers = [1, *(n for name, n in COUNTS.items() if name != held.get("count"))]
@@ -155,7 +162,7 @@ def scene(path: Path, shown: Scene, rng: Generator) -> Image:
     in their quarters: anywhere else it has other codes at each place, and a hundred pictures of it do not show what
     they have in common.
     """
-    canvas = Pillow.new("RGB", (SIDE, SIDE), near(COLOURS[shown.colour], rng))
+    canvas = Pillow.new("RGB", (SIDE, SIDE), near(TAUGHT_COLOURS[shown.colour], rng))
     if shown.relation == "place":
         x, y = CORNERS[shown.value]
         dx, dy = rng.integers(0, 2, 2)
@@ -248,14 +255,15 @@ def scene_row(shown: Scene, kind: str, style: str) -> dict:
 def chosen_scenes(relation: str, split: str, seed: int) -> list[Scene]:
     """Training: all seen combinations, and all or some of every other drawing. Held: all never-seen ones and as many
     seen ones, drawn at random."""
-    seen = [s for s in grid(relation) if not s.unseen]
     if split == "train":
+        found = taught(relation)
         for concept in CONCEPTS:
             if concept.emoji is not None and concept.word not in OBJECTS:
-                possible = grid(relation, [concept.word])
+                possible = taught(relation, [concept.word])
                 order = generator(seed, "others", relation, concept.word).permutation(len(possible))
-                seen += [possible[i] for i in order[: OTHERS_TRAIN[relation]]]
-        return seen
+                found += [possible[i] for i in order[: OTHERS_TRAIN[relation]]]
+        return found
+    seen = [s for s in grid(relation) if not s.unseen]
     new = [s for s in grid(relation) if s.unseen]
     order = generator(seed, split, relation).permutation(len(seen))[: len(new)]
     return new + [seen[i] for i in sorted(order)]

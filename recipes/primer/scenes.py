@@ -4,7 +4,8 @@ Of every object one colour of six is held out, and one place of four, one count 
 combination that holds any of these is never seen in training. No plain ground is a colour of the scenes, and no plain
 clip moves in a forbidden way.
 All other drawings are seen in scenes as well, in all still combinations and some that move, so that a colour or a
-place is not learned as a part of twelve objects.
+place is not learned as a part of twelve objects. For the same reason training has as many colours again and five more
+places, of which nothing is held out.
 Not here: how a scene is drawn.
 """
 
@@ -38,10 +39,25 @@ COLOURS = {
     "black": (16, 16, 18),
 }
 
+MORE_COLOURS = {
+    "orange": (240, 130, 30),
+    "purple": (120, 50, 160),
+    "cyan": (60, 190, 200),
+    "pink": (240, 150, 190),
+    "brown": (120, 75, 40),
+    "grey": (128, 128, 128),
+}
+"""In training alone: each object on eleven colours, not five, tells it better from its ground."""
+
 PLACES = ("left", "right", "top", "bottom")
+MORE_PLACES = ("middle", "top left", "top right", "bottom left", "bottom right")
+"""In training alone."""
+
 COUNTS = {"two": 2, "three": 3, "four": 4}
 MOTIONS = ("left", "right", "up", "down")
 RELATIONS = {"place": PLACES, "count": tuple(COUNTS), "motion": MOTIONS}
+TAUGHT_COLOURS = COLOURS | MORE_COLOURS
+TAUGHT = RELATIONS | {"place": PLACES + MORE_PLACES}
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,12 @@ def forbidden(word: str) -> dict[str, str]:
     return unseen(word) if word in OBJECTS else {}
 
 
-def grid(relation: str, objects: Sequence[str] = OBJECTS) -> list[Scene]:
-    """All scenes of a relation."""
-    return [Scene(o, c, relation, v) for o, c, v in product(objects, COLOURS, RELATIONS[relation])]
+def grid(relation: str) -> list[Scene]:
+    """All scenes of a relation of which some are held out."""
+    return [Scene(o, c, relation, v) for o, c, v in product(OBJECTS, COLOURS, RELATIONS[relation])]
+
+
+def taught(relation: str, objects: Sequence[str] = OBJECTS) -> list[Scene]:
+    """All scenes of a relation that training may show."""
+    scenes = (Scene(o, c, relation, v) for o, c, v in product(objects, TAUGHT_COLOURS, TAUGHT[relation]))
+    return [scene for scene in scenes if not scene.unseen]

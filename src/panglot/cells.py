@@ -160,7 +160,7 @@ class Asked(Panglot):
     """A model that reads each input once, and counts which of its answers decode."""
 
     def __init__(self, model: Panglot, seed: int = 0):
-        super().__init__(model.model, model.layout, model.fit, model.learned)
+        super().__init__(model.model, model.layout, model.fit, model.learned, model.kinds)
         self.seed, self.answered, self.decoded, self.faults = seed, 0, 0, Counter[str]()
         self._media: dict[Path, Media] = {}
         self._codes: dict[int | str, Codes] = {}

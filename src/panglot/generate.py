@@ -9,9 +9,10 @@ medium, and a budget of tokens is never exceeded. Rows of a batch are at differe
 random generator of its own: an answer does not depend on how many are drawn beside it.
 
 Where a picture, sound or video is asked for and others are given, the model first says in words what they are, which
-becomes part of the stream: `<ask>` photo "say it" `<give>` "dog" and then the sound (cf. arXiv 2201.11903).
+becomes part of the stream: `<ask>` photo "say it" `<give>` "dog" and then the sound (cf. arXiv 2201.11903). Of each
+picture, sound or video a few are drawn, and the one is kept in which the model reads best what it was to show.
 
-Not here: the network (`panglot.model`), the grammar (`panglot.grammar`).
+Not here: the network (`panglot.model`), the grammar (`panglot.grammar`), how answers are read (`panglot.rereading`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from panglot.grammar import Ask, Bounds, Cursor, Grammar
 from panglot.layout import BUDGETS, MARKS, Layout
 from panglot.media import Media, Text
 from panglot.model import Transformer
+from panglot.rereading import likelihoods
 from panglot.stream import Part, mark, pack_segment
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.base import Codes
@@ -53,6 +55,7 @@ class Settings:
     guidance: of media, how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
     longest: characters of text, roughly, and media without a budget: tokens at most.
     words: say first in words what is given in other media; they are not part of the answer.
+    tries: of wanted media, how many are drawn for each answer; 1: no choice, and the least time.
     """
 
     tokens: int | None = None
@@ -62,6 +65,7 @@ class Settings:
     guidance: float = 2.0
     longest: int = 512
     words: bool = True
+    tries: int = 4
 
     def __post_init__(self):
         if self.tokens is not None and not 1 <= self.tokens <= BUDGETS[-1]:
@@ -76,6 +80,8 @@ class Settings:
             raise GenerateError(f"--guidance {self.guidance:g}: choose a number above 0, at most 20")
         if self.longest < 1:
             raise GenerateError(f"longest {self.longest}: give at least 1")
+        if not 1 <= self.tries <= 64:
+            raise GenerateError(f"--tries {self.tries}: choose from 1 to 64")
 
 
 ROOM = 512
@@ -92,7 +98,7 @@ GIVEN = 0.25
 """Weight of what is given in other media, against what it was said to be; both are what is answered to."""
 
 Told = Callable[[int, str, int], None]
-"""Called with the row, the alphabet and the symbol of every token that was drawn."""
+"""Called with the row (all tries of the first answer, then of the next), the alphabet and the symbol of every token."""
 
 
 class Panglot:
@@ -104,10 +110,12 @@ class Panglot:
         layout: Layout,
         fit: Fit = Fit(),  # noqa: B008 - frozen
         learned: Collection[str] = MEDIA,
+        kinds: Collection[str] = (),
     ):
-        """learned: the modalities that the model has learned."""
+        """learned: the modalities that the model has learned. kinds: words that say how a thing is shown ("photo"),
+        and not what it is."""
         self.model = model.eval().requires_grad_(False)
-        self.layout, self.fit, self.learned = layout, fit, learned
+        self.layout, self.fit, self.learned, self.kinds = layout, fit, learned, kinds
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Panglot:
@@ -118,10 +126,11 @@ class Panglot:
             data = extra.get("data", {})
             fit = Fit.from_json(data.get("options", {}).get("fit") or {})
             learned = [name for name in MEDIA if name in data.get("tokens", MEDIA)]
+            kinds = [str(words) for words in data.get("kinds", ())]
         except (ValueError, TypeError, AttributeError) as fault:
             wrong = f"{folder}: the sizes of its media are damaged ({fault})"
             raise checkpoint.CheckpointError(f"{wrong}; copy or train the checkpoint again") from None
-        return cls(model, Layout.from_json(layout), fit, learned)
+        return cls(model, Layout.from_json(layout), fit, learned, kinds)
 
     def generate(
         self,
@@ -176,8 +185,26 @@ class Panglot:
             briefs: list[list[Part]] = []
             if settings.words and "text" in self.learned and wanted and wanted[0] != "text":
                 briefs = self._say(prompts, settings)
-            each, brief = ([p for p in view for _ in range(n)] for view in (prompts, briefs))
-            return _Run(self, each, wanted, settings, told, brief).finish()
+            tries = settings.tries if set(wanted) - {"text"} and settings.temperature != 0 else 1
+            each, brief = ([p for p in view for _ in range(n * tries)] for view in (prompts, briefs))
+            drawn = _Run(self, each, wanted, settings, told, brief).finish()
+            return drawn if tries == 1 else self._best(drawn, brief or each, tries)
+
+    def _best(self, drawn: list[list[Codes]], prompts: list[list[Part]], tries: int) -> list[list[Codes]]:
+        """Of every `tries` answers the one in which the words of its request are read best; the first without words."""
+        kinds = {tokenizer("text").encode(Text(words)).arrays["text"].tobytes() for words in self.kinds}
+        pairs = [
+            (row, part)
+            for row, prompt in enumerate(prompts)
+            for part in prompt
+            if isinstance(part, Codes) and part.modality == "text" and part.arrays["text"].tobytes() not in kinds
+        ]
+        shown = [[codes for codes in drawn[row] if codes.modality != "text"] for row, _ in pairs]
+        score = np.zeros(len(drawn))
+        np.add.at(
+            score, [row for row, _ in pairs], likelihoods(self.model, self.layout, shown, [text for _, text in pairs])
+        )
+        return [drawn[i + int(score[i : i + tries].argmax())] for i in range(0, len(drawn), tries)]
 
     def _say(self, prompts: list[list[Part]], settings: Settings) -> list[list[Part]]:
         """Put words for what is given in other media behind the requests; returns the requests in words alone."""

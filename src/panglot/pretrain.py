@@ -181,7 +181,8 @@ def export(learner: Learner, folder: Path, extra: dict[str, Any], dtype: torch.d
 
 def data_card(shards: Shards) -> dict[str, Any]:
     """What a model should tell of the data set it learned from."""
-    return {"rows": shards.manifest.rows, "tokens": shards.manifest.tokens, "options": dict(shards.manifest.options)}
+    card = {"rows": shards.manifest.rows, "tokens": shards.manifest.tokens, "options": dict(shards.manifest.options)}
+    return card | {"kinds": sorted(filter(None, shards.rows.kind.names))}
 
 
 def _held_out(shards: Shards, layout: Layout, options: TrainOptions) -> list[Batch]:
