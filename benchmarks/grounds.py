@@ -3,7 +3,7 @@
     python benchmarks/grounds.py --data DATA [--model RUN/model] [--json]
 
 The twelve objects of `recipes/primer/scenes.py`, two drawings of each, at the three places that training shows, on the
-six colours of the scenes (five seen with the object, one held back) and on six others, of which training shows like ones
+six colours of the scenes (five seen with the object, one held back) and on six others; training shows some like those
 since picture book 7 (`MORE_COLOURS`). An answer counts if it names the object. Intervals are Wilson's, 95 %. Not
 measured: whole captions (`words.py`).
 """
