@@ -113,7 +113,7 @@ class Panglot:
         kinds: Collection[str] = (),
     ):
         """learned: the modalities that the model has learned. kinds: words that say how a thing is shown ("photo"),
-        and not what it is."""
+        and not what it is; answers are not searched for them."""
         self.model = model.eval().requires_grad_(False)
         self.layout, self.fit, self.learned, self.kinds = layout, fit, learned, kinds
 

@@ -29,9 +29,9 @@ ROWS = 64
 def likelihoods(
     model: Transformer, layout: Layout, answers: Sequence[Sequence[Codes]], texts: Sequence[Codes]
 ) -> np.ndarray:
-    """Log-likelihood of texts[i], its end included, behind `<ask>` answers[i] `<give>`: float64 [N].
+    """Log-likelihood, in nats, of texts[i] and its end behind `<ask>` answers[i] `<give>`: float64 [N].
 
-    -inf where both are longer than the model's context.
+    -inf where both are longer than the model's context. Raises CodesError for codes that do not fit the layout.
     """
     bos, ask, give = (mark(layout, name) for name in ("bos", "ask", "give"))
     rows, firsts = [], []
@@ -50,7 +50,7 @@ def likelihoods(
 
 
 def _read(model: Transformer, rows: Sequence[Tensor], firsts: Sequence[int]) -> list[float]:
-    """Log-likelihood of each row from a position on. Padding stands on the right, where nothing sees it."""
+    """Log-likelihood, in nats, of each row (int64 [n]) from a position on. Padding is on the right, unseen."""
     hidden = model(pad_sequence(list(rows), batch_first=True))
     found = []
     for line, row, first in zip(hidden, rows, firsts, strict=True):
