@@ -68,7 +68,7 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that make up so much.")] = 0.95,
     guidance: Annotated[float, typer.Option(help="Above 1: keep closer to the inputs.")] = 2.0,
     words: Annotated[bool, typer.Option(help="Say first, unseen, in words what is given in other media.")] = True,
-    tries: Annotated[int, typer.Option(help="Of media, draw so many and keep the one that reads best.")] = 4,
+    tries: Annotated[int, typer.Option(help="Of so many answers the one is kept that reads best.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an answer, nothing else.")] = False,
 ) -> None:
     """Give any media, get any media: panglot generate bark.ogg "draw it" --want image -o dog.png"""
@@ -88,7 +88,8 @@ def generate(
         settings = Settings(tokens, seed, temperature, top_p, guidance, words=words, tries=tries)
         loaded = Panglot.load(model)
         given = [loaded.fit.open(name) if isinstance(name, Path) else name for name in given]
-        alone = wanted == ["text"] and n == 1 and (out is None or out.is_dir())
+        chosen = tries > 1 and temperature is None and any(not isinstance(g, str) for g in given)
+        alone = wanted == ["text"] and n == 1 and not chosen and (out is None or out.is_dir())
         streamed = _Streamed(loaded) if alone and not as_json else None
         start = perf_counter()
         with nullcontext() if streamed else progress("generate"):  # a bar would wipe the text as it comes

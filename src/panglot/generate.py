@@ -10,7 +10,8 @@ random generator of its own: an answer does not depend on how many are drawn bes
 
 Where a picture, sound or video is asked for and others are given, the model first says in words what they are, which
 becomes part of the stream: `<ask>` photo "say it" `<give>` "dog" and then the sound (cf. arXiv 2201.11903). Of each
-picture, sound or video a few are drawn, and the one is kept in which the model reads best what it was to show.
+picture, sound or video a few are drawn, and the one is kept in which the model reads best what it was to show; of words
+for what is given, those from which the model would draw it.
 
 Not here: the network (`panglot.model`), the grammar (`panglot.grammar`), how answers are read (`panglot.rereading`).
 """
@@ -32,7 +33,7 @@ from panglot.grammar import Ask, Bounds, Cursor, Grammar
 from panglot.layout import BUDGETS, MARKS, Layout
 from panglot.media import Media, Text
 from panglot.model import Transformer
-from panglot.rereading import likelihoods
+from panglot.rereading import CHANNEL, likelihoods
 from panglot.stream import Part, mark, pack_segment
 from panglot.tokenizers import tokenizer
 from panglot.tokenizers.base import Codes
@@ -55,7 +56,8 @@ class Settings:
     guidance: of media, how much further than without the request (classifier-free, arXiv 2207.12598); 1: no further.
     longest: characters of text, roughly, and media without a budget: tokens at most.
     words: say first in words what is given in other media; they are not part of the answer.
-    tries: of wanted media, how many are drawn for each answer; 1: no choice, and the least time.
+    tries: of wanted media, how many are drawn for each answer, and of words for media twice as many; 1: no choice, and
+        the least time.
     """
 
     tokens: int | None = None
@@ -93,6 +95,9 @@ often than not, as those were in training: spoken words of 19 tokens instead of 
 
 WORDS = 64
 """Characters, roughly, in which is said what is given."""
+
+OTHER_WORDS = 2
+"""For each try, so many words for what is given, beside the likeliest: they take less time than media."""
 
 GIVEN = 0.25
 """Weight of what is given in other media, against what it was said to be; both are what is answered to."""
@@ -188,6 +193,8 @@ class Panglot:
             tries = settings.tries if set(wanted) - {"text"} and settings.temperature != 0 else 1
             each, brief = ([p for p in view for _ in range(n * tries)] for view in (prompts, briefs))
             drawn = _Run(self, each, wanted, settings, told, brief).finish()
+            if wanted == ["text"] and settings.temperature is None:
+                return self._reread(drawn, each, settings)
             return drawn if tries == 1 else self._best(drawn, brief or each, tries)
 
     def _best(self, drawn: list[list[Codes]], prompts: list[list[Part]], tries: int) -> list[list[Codes]]:
@@ -202,17 +209,44 @@ class Panglot:
         shown = [[codes for codes in drawn[row] if codes.modality != "text"] for row, _ in pairs]
         score = np.zeros(len(drawn))
         np.add.at(
-            score, [row for row, _ in pairs], likelihoods(self.model, self.layout, shown, [text for _, text in pairs])
+            score, [row for row, _ in pairs], likelihoods(self.model, self.layout, shown, [[text] for _, text in pairs])
         )
         return [drawn[i + int(score[i : i + tries].argmax())] for i in range(0, len(drawn), tries)]
+
+    def _reread(self, said: list[list[Codes]], prompts: list[list[Part]], settings: Settings) -> list[list[Codes]]:
+        """For each text on given media that one, of it and others, that is likely behind them and they behind it."""
+        rows = [i for i, prompt in enumerate(prompts) if said[i] and any(map(_is_medium, prompt))]
+        if settings.tries == 1 or not rows:
+            return said
+        others = OTHER_WORDS * settings.tries
+        free = replace(settings, temperature=1.0, longest=min(settings.longest, WORDS))
+        drawn = _Run(self, [prompts[i] for i in rows for _ in range(others)], ["text"], free, None).finish()
+        out = list(said)
+        pairs: list[tuple[int, list[Codes]]] = []
+        for place, i in enumerate(rows):
+            texts = [said[i], *drawn[place * others : (place + 1) * others]]
+            alike = {answer[0].arrays["text"].tobytes(): answer for answer in reversed(texts) if answer}
+            if len(alike) > 1:
+                pairs += [(i, answer) for answer in reversed(alike.values())]
+        given = [[part for part in prompts[i] if isinstance(part, Codes)] for i, _ in pairs]
+        media = [[part for part in parts if part.modality != "text"] for parts in given]
+        texts = [answer for _, answer in pairs]
+        score = likelihoods(self.model, self.layout, given, texts)
+        score += CHANNEL * likelihoods(self.model, self.layout, texts, media)
+        best: dict[int, float] = {}
+        for (i, answer), value in zip(pairs, score, strict=True):
+            if value > best.get(i, -np.inf):
+                best[i], out[i] = float(value), answer
+        return out
 
     def _say(self, prompts: list[list[Part]], settings: Settings) -> list[list[Part]]:
         """Put words for what is given in other media behind the requests; returns the requests in words alone."""
         media = [p for p in prompts if any(map(_is_medium, p))]
         if not media:
             return []
-        brief = replace(settings, tokens=None, temperature=0.0, longest=WORDS)
-        said = iter(_Run(self, media, ["text"], brief, None).finish())
+        tries = 1 if settings.temperature == 0 else settings.tries
+        brief = replace(settings, tokens=None, temperature=0.0, longest=WORDS, tries=tries)
+        said = iter(self._reread(_Run(self, media, ["text"], brief, None).finish(), media, brief))
         briefs = []
         for prompt in prompts:
             words = next(said) if any(map(_is_medium, prompt)) else []

@@ -1,10 +1,14 @@
-"""How well a model reads in an answer what was asked for: of several tries the best read is kept.
+"""How likely one thing is behind another: with that a model chooses among its own answers.
 
-A model tells what a picture or a sound is with fewer mistakes than it draws one, so it is its own judge: each try is
-given back to it, and the one is kept after which the words of the request are the likeliest. DALL-E did the same with
-another network as the judge (arXiv 2102.12092, section 2.6).
+Of several drawings of a dog the one is kept behind which the model reads "dog" with the most certainty: it tells what a
+picture or a sound is with fewer mistakes than it draws one. DALL-E did the same with another network as the judge
+(arXiv 2102.12092, section 2.6).
 
-Not here: drawing the tries (`panglot.generate`).
+Of several words for a picture those are kept that are likely behind the picture, and it behind them: a noisy channel
+(arXiv 1611.02554, and for pictures arXiv 2303.16203). Read alone, a dog on a ground on which there was never a dog is
+taken for what stood there; drawn from these words, such a picture would look different.
+
+Not here: drawing what is chosen from (`panglot.generate`).
 """
 
 from __future__ import annotations
@@ -24,36 +28,47 @@ from panglot.tokenizers.base import Codes
 ROWS = 64
 """Rows that are read side by side."""
 
+CHANNEL = 0.2
+"""Weight of how likely what is given is behind a text. At 1 the many codes of a photograph, hardly one of which can be
+foretold, outvote the few of its word."""
+
 
 @torch.inference_mode()
 def likelihoods(
-    model: Transformer, layout: Layout, answers: Sequence[Sequence[Codes]], texts: Sequence[Codes]
+    model: Transformer, layout: Layout, given: Sequence[Sequence[Codes]], answers: Sequence[Sequence[Codes]]
 ) -> np.ndarray:
-    """Log-likelihood, in nats, of texts[i] and its end behind `<ask>` answers[i] `<give>`: float64 [N].
+    """Log-likelihood, in nats, of the segments answers[i] behind `<ask>` given[i] `<give>`: float64 [N].
 
-    -inf where both are longer than the model's context. Raises CodesError for codes that do not fit the layout.
+    Each id is among those of its alphabet, as in training; the mark of the first segment was asked for and costs
+    nothing. -inf where both are longer than the model's context. Raises CodesError for codes that do not fit the
+    layout.
     """
     bos, ask, give = (mark(layout, name) for name in ("bos", "ask", "give"))
     rows, firsts = [], []
-    for answer, text in zip(answers, texts, strict=True):
-        before = np.concatenate([bos, ask, *(pack_segment(codes, layout) for codes in answer), give])
-        said = pack_segment(text, layout)
-        rows.append(torch.from_numpy(np.concatenate([before, said]).astype(np.int64)))
-        firsts.append(len(before) + 1)  # behind the mark of a text, which was asked for
+    for known, answer in zip(given, answers, strict=True):
+        before = np.concatenate([bos, ask, *(pack_segment(codes, layout) for codes in known), give])
+        said = [pack_segment(codes, layout) for codes in answer]
+        rows.append(torch.from_numpy(np.concatenate([before, *said]).astype(np.int64)))
+        firsts.append(len(before) + 1)
     found = np.full(len(rows), -np.inf)
     fit = [i for i in range(len(rows)) if len(rows[i]) <= model.config.positions]
     fit.sort(key=lambda i: len(rows[i]))
     for start in range(0, len(fit), ROWS):
         some = fit[start : start + ROWS]
-        found[some] = _read(model, [rows[i] for i in some], [firsts[i] for i in some])
+        found[some] = _read(model, layout, [rows[i] for i in some], [firsts[i] for i in some])
     return found
 
 
-def _read(model: Transformer, rows: Sequence[Tensor], firsts: Sequence[int]) -> list[float]:
+def _read(model: Transformer, layout: Layout, rows: Sequence[Tensor], firsts: Sequence[int]) -> np.ndarray:
     """Log-likelihood, in nats, of each row (int64 [n]) from a position on. Padding is on the right, unseen."""
     hidden = model(pad_sequence(list(rows), batch_first=True))
-    found = []
-    for line, row, first in zip(hidden, rows, firsts, strict=True):
-        scores = model.logits(line[first - 1 : len(row) - 1]).double().log_softmax(-1)
-        found.append(float(scores.gather(1, row[first:, None]).sum()))
+    states = torch.cat([line[first - 1 : len(row) - 1] for line, row, first in zip(hidden, rows, firsts, strict=True)])
+    ids = torch.cat([row[first:] for row, first in zip(rows, firsts, strict=True)])
+    owner = np.repeat(np.arange(len(rows)), [len(row) - first for row, first in zip(rows, firsts, strict=True)])
+    found = np.zeros(len(rows))
+    for start, stop in layout.slices:
+        here = torch.nonzero((ids >= start) & (ids < stop))[:, 0]
+        if len(here):
+            scores = model.logits(states[here], start, stop).double().log_softmax(-1)
+            np.add.at(found, owner[here.numpy()], scores.gather(1, ids[here, None] - start)[:, 0].numpy())
     return found
