@@ -246,6 +246,16 @@ def test_an_answer_that_does_not_decode_is_counted(model, monkeypatch):
     assert (asked.answered, asked.decoded, dict(asked.faults)) == (2, 0, {"cannot be": 2})
 
 
+def test_answers_are_drawn_with_the_tries_that_were_asked_for(model, monkeypatch):
+    asked = Asked(evaluate.Panglot.load(model / "model"), seed=2, tries=7)
+    drawn = []
+    monkeypatch.setattr(
+        Asked, "answer_all", lambda self, requests, want, settings: drawn.append(settings) or [[]] * len(requests)
+    )
+    asked.ask([["dog"]], "image", tokens=9)
+    assert [(s.tries, s.tokens, s.seed) for s in drawn] == [(7, 9, 2_000_006)]
+
+
 def test_an_input_is_encoded_once(model, material, monkeypatch):
     asked = Asked(evaluate.Panglot.load(model / "model"))
     item = next(i for i in material.held if i.modality == "image")
@@ -258,6 +268,8 @@ def test_an_input_is_encoded_once(model, material, monkeypatch):
 def test_options():
     with pytest.raises(EvaluateError, match="give at least 1"):
         Options(cases=0)
+    with pytest.raises(EvaluateError, match="--tries 0: choose from 1 to 64"):
+        Options(tries=0)
     with pytest.raises(EvaluateError, match="--seed -1: give 0 or more"):
         Options(seed=-1)
 

@@ -159,9 +159,10 @@ def chosen(pool: Sequence[Item], most: int, each: int, seed: int, name: str) -> 
 class Asked(Panglot):
     """A model that reads each input once, and counts which of its answers decode."""
 
-    def __init__(self, model: Panglot, seed: int = 0):
+    def __init__(self, model: Panglot, seed: int = 0, tries: int = 4):
         super().__init__(model.model, model.layout, model.fit, model.learned, model.kinds)
-        self.seed, self.answered, self.decoded, self.faults = seed, 0, 0, Counter[str]()
+        self.seed, self.tries = seed, tries
+        self.answered, self.decoded, self.faults = 0, 0, Counter[str]()
         self._media: dict[Path, Media] = {}
         self._codes: dict[int | str, Codes] = {}
 
@@ -189,7 +190,7 @@ class Asked(Panglot):
         if told:
             told(f"asking for {want}, {len(requests):,} times")
         for start in range(0, len(requests), BATCH):
-            settings = Settings(tokens=tokens, seed=self.seed * 1_000_003 + start)
+            settings = Settings(tokens=tokens, seed=self.seed * 1_000_003 + start, tries=self.tries)
             answers = self._answers(requests[start : start + BATCH], want, settings)
             out += [self._decoded(answer, want) for answer in answers]
         return out

@@ -154,6 +154,7 @@ def evaluate(
     cases: Annotated[int, typer.Option(metavar="N", help="Cases of a row at most.")] = 96,
     shards: Annotated[Path | None, typer.Option(metavar="SHARDS", help="Measure the held-out loss too.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of cases and of what is drawn.")] = 0,
+    tries: Annotated[int, typer.Option(help="As of generate: of so many answers the best read is kept.")] = 4,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all measurements here.")] = None,
     as_json: OneObject = False,
 ) -> None:
@@ -174,7 +175,7 @@ def evaluate(
     try:
         # What a training of judges shows goes to standard error: standard output is for the result.
         with _faults(), redirect_stdout(sys.stderr):
-            options = evaluating.Options(cases, seed, shards)
+            options = evaluating.Options(cases, seed, shards, tries)
             found = evaluating.evaluate(
                 run, data, judges or data.resolve().with_name(f"{data.resolve().name}-judges"), options, tell
             )

@@ -52,17 +52,21 @@ class EvaluateError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """cases: of a row at most; seed: of the choice of cases and of what is drawn; shards: for the loss, or None."""
+    """cases: of a row at most; seed: of the choice of cases and of what is drawn; shards: for the loss, or None; tries:
+    those of `generate.Settings`."""
 
     cases: int = 96
     seed: int = 0
     shards: Path | None = None
+    tries: int = 4
 
     def __post_init__(self):
         if self.cases < 1:
             raise EvaluateError(f"--cases {self.cases}: give at least 1")
         if self.seed < 0:
             raise EvaluateError(f"--seed {self.seed}: give 0 or more")
+        if not 1 <= self.tries <= 64:
+            raise EvaluateError(f"--tries {self.tries}: choose from 1 to 64")
 
 
 def evaluate(
@@ -75,7 +79,7 @@ def evaluate(
     TrainError.
     """
     start = perf_counter()
-    model = Asked(Panglot.load(run / "model" if (run / "model").is_dir() else run), options.seed)
+    model = Asked(Panglot.load(run / "model" if (run / "model").is_dir() else run), options.seed, options.tries)
     shards = None if options.shards is None else open_shards(options.shards, model.layout.to_json())
     tell = progress or (lambda line: None)
     material = readable(Material.of(data), model, tell)
@@ -87,7 +91,7 @@ def evaluate(
     found: dict[str, Any] = {
         "model": {"parameters": model.model.config.parameters, "vocabulary": model.layout.size},
         "data": {"train": len(material.train), "held": len(material.held), "concepts": len(material.words)},
-        "options": {"cases": options.cases, "seed": options.seed},
+        "options": {"cases": options.cases, "seed": options.seed, "tries": options.tries},
         "rows": tallies,
         "cells": pooled(tallies),
         "scenes": scenes(model, bench, options, tell),

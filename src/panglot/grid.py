@@ -25,7 +25,7 @@ from panglot.tokenizers.base import Codes
 
 CONCEPTS = ("rooster", "dog", "helicopter")
 """The words, which name their files too. These are held-out media (assets/demo/ATTRIBUTION.md), chosen before
-any model was trained; the shipped one names two of three recordings, all clips and one of three photos right."""
+any model was trained; the shipped one names two of three recordings, all clips and none of the photos right."""
 
 MEDIA = {"word": "", "photo": ".jpg", "recording": ".ogg", "clip": ".mp4"}
 """What is given of each concept, and the suffix of its file."""
