@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +95,17 @@ def test_a_text_goes_to_standard_output(generate):
     (part,) = whole["parts"]
     assert part["modality"] == "text"
     assert part["tokens"] <= 12
+
+
+def test_of_several_texts_the_one_that_is_kept_is_printed(generate, monkeypatch):
+    """And not, as it comes, the likeliest one, with which the others are compared."""
+    request = ("dog.png", "--want", "text", "--tokens", 6)
+    likeliest = generate(*request, "--tries", 1)[1]
+    monkeypatch.setattr("panglot.generate.likelihoods", lambda *args: np.arange(len(args[2]), dtype=float))
+    kept = json.loads(generate(*request, "--json")[1])["parts"][0]["text"]
+    said = generate(*request)[1]
+    assert said == cli_generate._printable(kept) + "\n"
+    assert said != likeliest
 
 
 def test_a_word_that_is_the_name_of_a_folder_too(generate):

@@ -224,6 +224,7 @@ def test_faults_are_one_line(data, model, tmp_path, capsys):
         ([str(tmp_path), "--data", str(data)], "config.json"),
         ([str(model), "--data", str(tmp_path)], "train: does not exist"),
         ([str(model), "--data", str(data), "--cases", "0"], "--cases 0: give at least 1"),
+        ([str(model), "--data", str(data), "--tries", "0"], "--tries 0: choose from 1 to 64"),
         ([str(model), "--data", str(data), "--shards", str(tmp_path / "no")], "no: does not exist"),
         ([str(model), "--data", str(data), "--out", str(tmp_path / "a.txt")], "--out names a JSON file"),
     ):

@@ -115,7 +115,9 @@ def test_of_words_for_a_picture_those_are_kept_from_which_it_would_be_drawn(ours
 
 def test_what_is_said_before_an_answer_is_chosen_as_well(ours, monkeypatch):
     chosen = []
-    monkeypatch.setattr(generate.Panglot, "_reread", lambda self, said, prompts, settings: chosen.append(said) or said)
+    monkeypatch.setattr(
+        generate.Panglot, "_best_words", lambda self, said, prompts, settings: chosen.append(said) or said
+    )
     ours.answers([some_image(20, 50)], "image", settings=Settings(8, tries=2))
     assert len(chosen) == 1
 
@@ -126,5 +128,6 @@ def test_texts_and_the_likeliest_answer_are_drawn_once(ours, monkeypatch):
     ours.answers([some_image(20, 50)], "text", settings=Settings(8, tries=1))
     ours.answers([some_image(20, 50)], "text", settings=Settings(8, temperature=0))
     ours.answers(["dog"], "image", settings=Settings(8, temperature=0))
+    ours.answers([some_image(20, 50)], "image", settings=Settings(8, temperature=0))
     ours.answers(["dog"], "image", settings=Settings(8, tries=1))
     ours.answers(["dog"], None, settings=Settings(8))  # answers of several kinds are not compared

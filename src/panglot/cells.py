@@ -159,7 +159,7 @@ def chosen(pool: Sequence[Item], most: int, each: int, seed: int, name: str) -> 
 class Asked(Panglot):
     """A model that reads each input once, and counts which of its answers decode."""
 
-    def __init__(self, model: Panglot, seed: int = 0, tries: int = 4):
+    def __init__(self, model: Panglot, seed: int = 0, tries: int = Settings.tries):
         super().__init__(model.model, model.layout, model.fit, model.learned, model.kinds)
         self.seed, self.tries = seed, tries
         self.answered, self.decoded, self.faults = 0, 0, Counter[str]()

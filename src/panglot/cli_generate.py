@@ -88,7 +88,7 @@ def generate(
         settings = Settings(tokens, seed, temperature, top_p, guidance, words=words, tries=tries)
         loaded = Panglot.load(model)
         given = [loaded.fit.open(name) if isinstance(name, Path) else name for name in given]
-        chosen = tries > 1 and temperature is None and any(not isinstance(g, str) for g in given)
+        chosen = tries > 1 and temperature is None and any(getattr(g, "modality", "text") != "text" for g in given)
         alone = wanted == ["text"] and n == 1 and not chosen and (out is None or out.is_dir())
         streamed = _Streamed(loaded) if alone and not as_json else None
         start = perf_counter()

@@ -27,7 +27,7 @@ import torch
 
 from panglot.cells import Asked, Bench, Material, Row, Told, chosen, rows, share
 from panglot.fitting import resampled
-from panglot.generate import MEDIA, Panglot
+from panglot.generate import MEDIA, Panglot, Settings
 from panglot.judge_training import train_judges, value
 from panglot.judges import ATTRIBUTES, SIDE, Item, Judges, picture_input
 from panglot.learning import Learner
@@ -58,7 +58,7 @@ class Options:
     cases: int = 96
     seed: int = 0
     shards: Path | None = None
-    tries: int = 4
+    tries: int = Settings.tries
 
     def __post_init__(self):
         if self.cases < 1:

@@ -103,7 +103,8 @@ GIVEN = 0.25
 """Weight of what is given in other media, against what it was said to be; both are what is answered to."""
 
 Told = Callable[[int, str, int], None]
-"""Called with the row (all tries of the first answer, then of the next), the alphabet and the symbol of every token."""
+"""Called with the row (all tries of the first answer, then of the next), the alphabet and the symbol of every token; of
+words that are chosen among several with those of the likeliest alone, which need not be the ones that are kept."""
 
 
 class Panglot:
@@ -194,7 +195,7 @@ class Panglot:
             each, brief = ([p for p in view for _ in range(n * tries)] for view in (prompts, briefs))
             drawn = _Run(self, each, wanted, settings, told, brief).finish()
             if wanted == ["text"] and settings.temperature is None:
-                return self._reread(drawn, each, settings)
+                return self._best_words(drawn, each, settings)
             return drawn if tries == 1 else self._best(drawn, brief or each, tries)
 
     def _best(self, drawn: list[list[Codes]], prompts: list[list[Part]], tries: int) -> list[list[Codes]]:
@@ -213,7 +214,7 @@ class Panglot:
         )
         return [drawn[i + int(score[i : i + tries].argmax())] for i in range(0, len(drawn), tries)]
 
-    def _reread(self, said: list[list[Codes]], prompts: list[list[Part]], settings: Settings) -> list[list[Codes]]:
+    def _best_words(self, said: list[list[Codes]], prompts: list[list[Part]], settings: Settings) -> list[list[Codes]]:
         """For each text on given media that one, of it and others, that is likely behind them and they behind it."""
         rows = [i for i, prompt in enumerate(prompts) if said[i] and any(map(_is_medium, prompt))]
         if settings.tries == 1 or not rows:
@@ -224,10 +225,12 @@ class Panglot:
         out = list(said)
         pairs: list[tuple[int, list[Codes]]] = []
         for place, i in enumerate(rows):
-            texts = [said[i], *drawn[place * others : (place + 1) * others]]
-            alike = {answer[0].arrays["text"].tobytes(): answer for answer in reversed(texts) if answer}
-            if len(alike) > 1:
-                pairs += [(i, answer) for answer in reversed(alike.values())]
+            different: dict[bytes, list[Codes]] = {}
+            for answer in [said[i], *drawn[place * others : (place + 1) * others]]:
+                if answer:
+                    different.setdefault(answer[0].arrays["text"].tobytes(), answer)
+            if len(different) > 1:
+                pairs += [(i, answer) for answer in different.values()]
         given = [[part for part in prompts[i] if isinstance(part, Codes)] for i, _ in pairs]
         media = [[part for part in parts if part.modality != "text"] for parts in given]
         texts = [answer for _, answer in pairs]
@@ -246,7 +249,7 @@ class Panglot:
             return []
         tries = 1 if settings.temperature == 0 else settings.tries
         brief = replace(settings, tokens=None, temperature=0.0, longest=WORDS, tries=tries)
-        said = iter(self._reread(_Run(self, media, ["text"], brief, None).finish(), media, brief))
+        said = iter(self._best_words(_Run(self, media, ["text"], brief, None).finish(), media, brief))
         briefs = []
         for prompt in prompts:
             words = next(said) if any(map(_is_medium, prompt)) else []
